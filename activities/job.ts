@@ -1,0 +1,103 @@
+// Owns the two activities of a cluster worker, runJob and reattach: lease, heartbeat, and what a cancellation means.
+// Registered by workers/cluster.ts. A cancellation is not one thing: only a request stops the container;
+// a time-out, a shutdown, a pause, a reset or a lost task lets it live, and the next supervisor adopts it.
+import { CancelledFailure, Context } from '@temporalio/activity';
+import { containerName, workerQueue } from '../domain/names';
+import type { Engine } from '../adapters/engine';
+import type { WorkerApi } from '../adapters/worker-api';
+import type { JobActivities, JobInput, JobResult } from './job-types';
+import { supervise, type SupervisePorts, type Verdict } from './supervise';
+
+export interface JobPorts {
+  engine: Engine;
+  api: WorkerApi;
+  worker: SupervisePorts['worker'];
+  /** Containers that a supervisor of this process holds now: the sweep leaves them alone. */
+  held: Map<string, AbortController>;
+  heartbeatMs: number;
+}
+
+/** Both do the same: what is there is adopted, what is not is started unless it may have been started before. */
+export function makeJobActivities(ports: JobPorts): JobActivities {
+  return {
+    runJob: (input) => work(ports, input),
+    reattach: (input) => work(ports, input),
+  };
+}
+
+async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
+  const context = Context.current();
+  const orders = readOrders(context, input.cancel === true);
+  const heart = setInterval(() => context.heartbeat(), ports.heartbeatMs);
+  try {
+    return await leaseAndSupervise(ports, input, orders);
+  } catch (error) {
+    if (!orders.detach.aborted) throw error;
+    if (context.cancellationDetails?.workerShutdown) {
+      return { kind: 'detached', queue: workerQueue(ports.worker.cluster, ports.worker.id) };
+    }
+    throw new CancelledFailure('detached; the container lives on');
+  } finally {
+    clearInterval(heart);
+  }
+}
+
+interface OrderSignals {
+  detach: AbortSignal;
+  cancel: AbortSignal;
+  abortDetach: AbortController;
+}
+
+function readOrders(context: Context, isCancelled: boolean): OrderSignals {
+  const detach = new AbortController();
+  const cancel = new AbortController();
+  if (isCancelled) cancel.abort();
+  const read = (): void => (context.cancellationDetails?.cancelRequested ? cancel : detach).abort();
+  if (context.cancellationSignal.aborted) read();
+  else context.cancellationSignal.addEventListener('abort', read, { once: true });
+  return { detach: detach.signal, cancel: cancel.signal, abortDetach: detach };
+}
+
+async function leaseAndSupervise(ports: JobPorts, input: JobInput, orders: OrderSignals): Promise<JobResult> {
+  const { runId, attempt } = input;
+  const reply = await ports.api.lease({ runId, attempt, worker: ports.worker.id }, orders.detach);
+  switch (reply.kind) {
+    case 'elsewhere':
+    case 'waiting':
+      return reply;
+    case 'cancelled':
+      return { kind: 'finished', cause: 'cancel-requested', message: 'cancelled before it began', recorded: false };
+    case 'ended':
+      return { kind: 'finished', cause: reply.cause, message: '', recorded: true };
+    case 'clean':
+      await ports.engine.remove(containerName(runId, attempt));
+      await ports.api.attempt({ runId, attempt, token: reply.token }).release();
+      return { kind: 'finished', cause: reply.cause, message: '', recorded: true };
+    case 'granted': {
+      const holder = { runId, attempt, token: reply.token };
+      const verdict = await holding(ports, { name: containerName(runId, attempt), me: orders.abortDetach }, () =>
+        supervise({ ...ports, api: ports.api.attempt(holder) }, reply, { ...holder, ...orders }),
+      );
+      return verdict ? finished(verdict) : { kind: 'finished', cause: 'host-lost', message: 'fenced', recorded: true };
+    }
+  }
+}
+
+function finished(verdict: Verdict): JobResult {
+  return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
+}
+
+/** One supervisor a container in this process: a newer one makes the older let go. */
+async function holding<T>(
+  ports: JobPorts,
+  { name, me }: { name: string; me: AbortController },
+  body: () => Promise<T>,
+): Promise<T> {
+  ports.held.get(name)?.abort();
+  ports.held.set(name, me);
+  try {
+    return await body();
+  } finally {
+    if (ports.held.get(name) === me) ports.held.delete(name);
+  }
+}

@@ -1,0 +1,13 @@
+// Owns the record-keeping activities as the build workflow calls them. Stored in histories: fields are only added.
+import type { Cause, Outcome } from '../domain/schemas/words';
+
+export interface RecordActivities {
+  /** Finishes runs that no worker will finish. Idempotent. */
+  closeRuns(closed: { runId: string; cause: Cause; message: string }[]): Promise<void>;
+  /** Ends an attempt whose worker is gone and fences it. @returns how it ended: as given, or as was recorded before */
+  closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<{ cause: Cause }>;
+  /** Where an attempt is being worked on; undefined when nobody got it yet. */
+  locateAttempt(attempt: { runId: string; number: number }): Promise<{ queue?: string; endedAs?: Cause }>;
+  /** Judges the build from its runs. Idempotent. */
+  finishBuild(build: { buildId: string }): Promise<{ outcome: Outcome; cause: Cause }>;
+}

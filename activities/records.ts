@@ -1,0 +1,38 @@
+// Owns the orchestrator's record-keeping activities: thin, idempotent writes to the store.
+// Registered by workers/orchestrator.ts; retried without end, since the store may be away for a while.
+import { workerQueue } from '../domain/names';
+import type { Cause, Outcome } from '../domain/schemas/words';
+import type { RecordActivities } from './record-types';
+
+/** What the activities need of the store; adapters/store has the functions. */
+export interface RecordPorts {
+  closeRuns(closed: { runId: string; cause: Cause; message: string }[]): Promise<void>;
+  closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<void>;
+  locateAttempt(
+    runId: string,
+    number: number,
+  ): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined>;
+  finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
+}
+
+export function makeRecordActivities(ports: RecordPorts): RecordActivities {
+  const locate = async (attempt: { runId: string; number: number }) => {
+    const found = await ports.locateAttempt(attempt.runId, attempt.number);
+    if (!found) return {};
+    return {
+      queue: found.worker === null ? undefined : workerQueue(found.cluster, found.worker),
+      endedAs: found.cause ?? undefined,
+    };
+  };
+  return {
+    closeRuns: (closed) => ports.closeRuns(closed),
+    closeAttempt: async (attempt) => {
+      const before = await locate(attempt);
+      if (before.endedAs) return { cause: before.endedAs };
+      await ports.closeAttempt(attempt);
+      return { cause: (await locate(attempt)).endedAs ?? attempt.cause };
+    },
+    locateAttempt: locate,
+    finishBuild: ({ buildId }) => ports.finishBuild(buildId),
+  };
+}

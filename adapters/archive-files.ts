@@ -1,0 +1,35 @@
+// Owns the walk over what a run left in /archive: plain files only, nothing that leads out of the folder.
+// Called by the engines.
+import { createReadStream, constants } from 'node:fs';
+import { open, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ArchivedFile } from './engine';
+
+/** Files below `root`, by path. A folder that is not there has none. Links, sockets and devices are left out. */
+export async function* filesBelow(root: string, prefix = ''): AsyncGenerator<ArchivedFile> {
+  let entries;
+  try {
+    entries = await readdir(join(root, prefix), { withFileTypes: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    const path = prefix === '' ? entry.name : `${prefix}/${entry.name}`;
+    if (entry.isDirectory()) yield* filesBelow(root, path);
+    else if (entry.isFile()) yield await fileAt(root, path);
+  }
+}
+
+async function fileAt(root: string, path: string): Promise<ArchivedFile> {
+  const full = join(root, path);
+  // Opened without following links: the name may have been swapped since the folder was read.
+  const file = await open(full, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const { size } = await file.stat();
+    return { path, sizeBytes: size, open: () => createReadStream(full, { flags: 'r', highWaterMark: 256 * 1024 }) };
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,110 @@
+// Owns bytes at rest: a port that a filesystem folder implements here and an object store can implement later.
+// Called by the API (logs, artifacts) and by the orchestrator (compression).
+import { createHash, randomUUID } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+
+export type BlobErrorReason = 'disk-full' | 'not-found' | 'io';
+
+/** A blob could not be written or read. */
+export class BlobError extends Error {
+  constructor(
+    readonly reason: BlobErrorReason,
+    message: string,
+    options?: { cause: unknown },
+  ) {
+    super(message, options);
+  }
+}
+
+export interface Blobs {
+  /** Stores all bytes under the key, visible only when whole. @throws BlobError */
+  put(
+    key: string,
+    bytes: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  ): Promise<{ sizeBytes: number; digest: string }>;
+  /** Bytes from `startByte` up to but not including `endByte`. The stream errors with BlobError. */
+  read(key: string, range: { startByte: number; endByte: number }): Readable;
+  /** Removes it; gone already is fine. */
+  remove(key: string): Promise<void>;
+}
+
+/** Blobs as files below one folder. Keys are ours (ids and numbers), never a user's text. */
+export class FileBlobs implements Blobs {
+  constructor(private readonly root: string) {}
+
+  async put(key: string, bytes: AsyncIterable<Uint8Array> | Iterable<Uint8Array>) {
+    const path = this.pathOf(key);
+    const temporary = `${path}.${randomUUID()}.tmp`;
+    try {
+      const written = await writeDurably(temporary, bytes);
+      await rename(temporary, path);
+      return written;
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw translate(error, key);
+    }
+  }
+
+  read(key: string, range: { startByte: number; endByte: number }): Readable {
+    const stream = createReadStream(this.pathOf(key), {
+      start: range.startByte,
+      end: range.endByte - 1,
+      highWaterMark: 256 * 1024,
+    });
+    return stream.on('error', (error) => stream.destroy(translate(error, key)));
+  }
+
+  async remove(key: string): Promise<void> {
+    await rm(this.pathOf(key), { force: true });
+  }
+
+  private pathOf(key: string): string {
+    if (!/^[\w-][\w./-]*$/.test(key) || key.includes('..')) throw new BlobError('io', `blob key "${key}" is malformed`);
+    return join(this.root, key);
+  }
+}
+
+async function writeDurably(path: string, bytes: AsyncIterable<Uint8Array> | Iterable<Uint8Array>) {
+  const hash = createHash('sha256');
+  let sizeBytes = 0;
+  const file = await openIn(path);
+  try {
+    for await (const part of bytes) {
+      hash.update(part);
+      sizeBytes += part.length;
+      await file.writeFile(part);
+    }
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+  return { sizeBytes, digest: `sha256:${hash.digest('hex')}` };
+}
+
+async function openIn(path: string) {
+  try {
+    return await open(path, 'wx');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    await mkdir(dirname(path), { recursive: true });
+    return open(path, 'wx');
+  }
+}
+
+function translate(error: unknown, key: string): Error {
+  const { code, message } = error as NodeJS.ErrnoException;
+  switch (code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new BlobError('disk-full', `no space left to store ${key}`, { cause: error });
+    case 'ENOENT':
+      return new BlobError('not-found', `${key} is not in the blob store`, { cause: error });
+    case undefined:
+      return error instanceof Error ? error : new BlobError('io', String(error));
+    default:
+      return new BlobError('io', `blob ${key}: ${message}`, { cause: error });
+  }
+}

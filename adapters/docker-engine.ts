@@ -1,0 +1,255 @@
+// Owns the Docker engine: the one door to dockerode. Containers are made detached under names that we can find again.
+// Called by workers/cluster.ts, which hands it to the activities as an Engine.
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type Dockerode from 'dockerode';
+import { followContainer } from './docker-log';
+import { filesBelow } from './archive-files';
+import { EngineError } from './engine';
+import type {
+  ArchivedFile,
+  ContainerExit,
+  ContainerSpec,
+  Engine,
+  EngineErrorReason,
+  FollowOptions,
+  FoundContainer,
+} from './engine';
+
+/** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
+const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
+const RETRY_MS = 500;
+
+export class DockerEngine implements Engine {
+  /**
+   * @param docker connected client
+   * @param runsDir folder for the runs' files, seen under the same path by the engine
+   */
+  constructor(
+    private readonly docker: Dockerode,
+    private readonly runsDir: string,
+  ) {}
+
+  async prepareImage(reference: string): Promise<{ image: string; digest: string }> {
+    const present = await this.inspectImage(reference);
+    if (present) return present;
+    await this.pull(reference);
+    const pulled = await this.inspectImage(reference);
+    if (!pulled) throw new EngineError('image-missing', `image ${reference} was pulled but is not there`);
+    return pulled;
+  }
+
+  private async inspectImage(reference: string): Promise<{ image: string; digest: string } | undefined> {
+    try {
+      const found = await this.docker.getImage(reference).inspect();
+      return { image: found.Id, digest: found.RepoDigests?.[0] ?? found.Id };
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw translate(error, `cannot look for image ${reference}`);
+    }
+  }
+
+  private async pull(reference: string): Promise<void> {
+    // Without a tag the engine would pull every tag there is.
+    const tagged = /[:@][^/]*$/.test(reference) ? reference : `${reference}:latest`;
+    try {
+      const stream = await this.docker.pull(tagged);
+      await new Promise<void>((done, fail) => {
+        this.docker.modem.followProgress(stream, (error) => (error ? fail(error) : done()));
+      });
+    } catch (error) {
+      const full = reasonOf(error, 'image-missing') === 'disk-full';
+      if (full) throw new EngineError('disk-full', `no space left to pull image ${reference}`, { cause: error });
+      throw new EngineError(
+        'image-missing',
+        `image ${reference} is not on the host and cannot be pulled: ${messageOf(error)}; check its name, or load it there`,
+        { cause: error },
+      );
+    }
+  }
+
+  async makeRunDir(name: string, script: string): Promise<string> {
+    const dir = join(this.runsDir, name);
+    try {
+      for (const part of ['repo', 'archive', 'secrets']) await mkdir(join(dir, part), { recursive: true });
+      // The user inside the container is not ours: both folders must take anybody's files.
+      for (const part of ['repo', 'archive']) await chmod(join(dir, part), 0o777);
+      await writeFile(join(dir, 'script'), script, { mode: 0o755 });
+      await chmod(join(dir, 'script'), 0o755);
+      return dir;
+    } catch (error) {
+      throw translate(error, `cannot write the files of ${name}`);
+    }
+  }
+
+  async find(name: string): Promise<FoundContainer | undefined> {
+    try {
+      const found = await this.docker.getContainer(name).inspect();
+      const { State: state, Config: config } = found;
+      const started = Date.parse(state.StartedAt) > 0;
+      return {
+        id: found.Id,
+        state: state.Running || state.Paused ? 'running' : started || state.Status !== 'created' ? 'exited' : 'created',
+        startedAt: started ? new Date(state.StartedAt) : null,
+        labels: config.Labels,
+      };
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw translate(error, `cannot look for container ${name}`);
+    }
+  }
+
+  async create(spec: ContainerSpec): Promise<string> {
+    try {
+      const created = await this.docker.createContainer(optionsOf(spec));
+      return created.id;
+    } catch (error) {
+      if (statusOf(error) === 409) {
+        const found = await this.find(spec.name);
+        if (found) return found.id;
+      }
+      throw translate(error, `cannot create the container`);
+    }
+  }
+
+  async start(name: string): Promise<void> {
+    try {
+      await this.docker.getContainer(name).start();
+    } catch (error) {
+      if (statusOf(error) === 304) return;
+      if (statusOf(error) === 404 && /no such container/i.test(messageOf(error))) {
+        throw new EngineError('no-such-container', `container ${name} is gone`, { cause: error });
+      }
+      throw translate(error, 'the container cannot be started', 'script-not-runnable');
+    }
+  }
+
+  follow(name: string, options: FollowOptions): AsyncGenerator<Buffer> {
+    return followContainer(this.docker, name, options);
+  }
+
+  async wait(name: string, signal: AbortSignal): Promise<ContainerExit> {
+    for (;;) {
+      signal.throwIfAborted();
+      try {
+        await this.docker.getContainer(name).wait({ abortSignal: signal });
+        const { State: state } = await this.docker.getContainer(name).inspect();
+        // A restarting engine answers before it knows; an ended container says so itself.
+        if (!state.Running) return { exitCode: state.ExitCode, outOfMemory: state.OOMKilled };
+      } catch (error) {
+        signal.throwIfAborted();
+        if (statusOf(error) === 404) {
+          throw new EngineError('no-such-container', `container ${name} is gone from the engine`, { cause: error });
+        }
+      }
+      await sleep(RETRY_MS, undefined, { signal });
+    }
+  }
+
+  async stop(name: string, graceMs: number): Promise<void> {
+    const container = this.docker.getContainer(name);
+    try {
+      await container.stop({ t: Math.ceil(graceMs / 1000) });
+    } catch (error) {
+      if (statusOf(error) !== 304 && statusOf(error) !== 404) throw translate(error, `cannot stop ${name}`);
+    }
+    if ((await this.find(name))?.state === 'running') {
+      throw new EngineError('refused', `container ${name} is still running after KILL`);
+    }
+  }
+
+  archivedFiles(name: string): AsyncGenerator<ArchivedFile> {
+    return filesBelow(join(this.runsDir, name, 'archive'));
+  }
+
+  async remove(name: string): Promise<void> {
+    const found = await this.find(name);
+    try {
+      await this.docker.getContainer(name).remove({ force: true, v: true });
+    } catch (error) {
+      if (statusOf(error) !== 404 && !/removal of container .* is already in progress/.test(messageOf(error))) {
+        throw translate(error, `cannot remove ${name}`);
+      }
+    }
+    await this.removeDir(name, found?.id);
+  }
+
+  /** Files that the container's root left in folders of its own are out of reach for a worker without root. */
+  private async removeDir(name: string, containerId: string | undefined): Promise<void> {
+    const dir = join(this.runsDir, name);
+    try {
+      await rm(dir, { recursive: true, force: true, maxRetries: 3 });
+    } catch (error) {
+      throw translate(error, `cannot remove the files of ${name} (container ${containerId ?? 'gone'}) in ${dir}`);
+    }
+  }
+
+  async list(label: string): Promise<{ name: string; labels: Record<string, string> }[]> {
+    try {
+      const all = await this.docker.listContainers({ all: true, filters: { label: [label] } });
+      return all.map((one) => ({ name: (one.Names[0] ?? '').replace(/^\//, ''), labels: one.Labels }));
+    } catch (error) {
+      throw translate(error, 'cannot list containers');
+    }
+  }
+}
+
+function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
+  const mount = (part: string, target: string, readOnly = false): Dockerode.MountSettings => ({
+    Type: 'bind',
+    Source: join(spec.runDir, part),
+    Target: target,
+    ReadOnly: readOnly,
+  });
+  const { cpus, memoryBytes, pids } = spec.resources;
+  return {
+    name: spec.name,
+    Image: spec.image,
+    Cmd: ['/slipway/script'],
+    Env: Object.entries(spec.env).map(([key, value]) => `${key}=${value}`),
+    Labels: spec.labels,
+    WorkingDir: '/repo',
+    ...(spec.user === undefined ? {} : { User: spec.user }),
+    ...(spec.entrypoint === undefined ? {} : { Entrypoint: spec.entrypoint === '' ? [] : [spec.entrypoint] }),
+    HostConfig: {
+      Init: true,
+      Privileged: spec.privileged,
+      CapAdd: spec.capAdd,
+      CapDrop: spec.capDrop,
+      ...(cpus === undefined ? {} : { NanoCpus: Math.round(cpus * 1e9) }),
+      ...(memoryBytes === undefined ? {} : { Memory: memoryBytes, MemorySwap: memoryBytes }),
+      ...(pids === undefined ? {} : { PidsLimit: pids }),
+      LogConfig: LOG_CONFIG,
+      Mounts: [
+        mount('script', '/slipway/script', true),
+        mount('repo', '/repo'),
+        mount('archive', '/archive'),
+        mount('secrets', '/secrets', true),
+      ],
+    },
+  };
+}
+
+function statusOf(error: unknown): number | undefined {
+  return (error as { statusCode?: number }).statusCode;
+}
+
+function messageOf(error: unknown): string {
+  const { json, message } = error as { json?: { message?: string }; message?: string };
+  return (json?.message ?? message ?? String(error)).trim();
+}
+
+function reasonOf(error: unknown, otherwise: EngineErrorReason): EngineErrorReason {
+  if (/no space left on device|disk quota exceeded/i.test(messageOf(error))) return 'disk-full';
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  if (['ENOSPC', 'EDQUOT'].includes(code)) return 'disk-full';
+  if (['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EACCES'].includes(code)) return 'engine-unavailable';
+  return otherwise;
+}
+
+function translate(error: unknown, what: string, otherwise: EngineErrorReason = 'refused'): EngineError {
+  if (error instanceof EngineError) return error;
+  const reason = reasonOf(error, otherwise);
+  return new EngineError(reason, `${what}: ${messageOf(error)}`, { cause: error });
+}

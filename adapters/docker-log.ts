@@ -1,0 +1,125 @@
+// Owns reading a container's output from the engine's own log, by byte offset, exactly once.
+// Called by docker-engine.ts. Two sources give the same bytes: the log file on the engine's disk, when this process
+// can read it (1,000,000 lines: 2.7 s, the engine idle), and the engine's API elsewhere (6.6 s, the engine busy).
+import { open, type FileHandle } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type Dockerode from 'dockerode';
+import type { FollowOptions } from './engine';
+import { FrameReader, RecordReader, type LogReader } from './docker-log-format';
+
+/** Pause between looks at a quiet file: short after output, longer while nothing comes. */
+const QUIET_MS = { first: 30, most: 250 };
+const RETRY_MS = 500;
+const READ_BYTES = 1024 * 1024;
+
+export async function* followContainer(docker: Dockerode, name: string, follow: FollowOptions): AsyncGenerator<Buffer> {
+  const file = await openLogFile(docker, name);
+  let at = follow.fromByte;
+  if (file) {
+    try {
+      for await (const bytes of followFile(file, follow)) {
+        at += bytes.length;
+        yield bytes;
+      }
+      return;
+    } catch (error) {
+      // The file's format is the engine's own affair: where it is not as known, the API gives the same bytes.
+      if (!(error instanceof UnknownFormatError)) throw error;
+    } finally {
+      await file.close();
+    }
+  }
+  yield* followApi(docker, name, { ...follow, fromByte: at });
+}
+
+class UnknownFormatError extends Error {}
+
+async function openLogFile(docker: Dockerode, name: string): Promise<FileHandle | undefined> {
+  try {
+    const found = await docker.getContainer(name).inspect();
+    if (found.HostConfig.LogConfig?.Type !== 'local' || !found.HostnamePath) return undefined;
+    return await open(join(dirname(found.HostnamePath), 'local-logs', 'container.log'), 'r');
+  } catch {
+    return undefined;
+  }
+}
+
+async function* followFile(file: FileHandle, follow: FollowOptions): AsyncGenerator<Buffer> {
+  const reader = new RecordReader();
+  const buffer = Buffer.allocUnsafe(READ_BYTES);
+  const take = skipping(reader, follow.fromByte);
+  const exit = watchExit(follow.exited);
+  let position = 0;
+  let quietMs = QUIET_MS.first;
+  for (;;) {
+    follow.signal.throwIfAborted();
+    // Asked before reading: what was written until the end is then in the file.
+    const ended = exit.ended();
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
+    position += bytesRead;
+    if (bytesRead > 0) {
+      const bytes = take(buffer.subarray(0, bytesRead));
+      if (reader.isBroken) throw new UnknownFormatError();
+      if (bytes.length > 0) yield bytes;
+      quietMs = QUIET_MS.first;
+    } else if (ended) {
+      return;
+    }
+    if (bytesRead < buffer.length && !ended) await exit.orAfter(quietMs, follow.signal);
+    quietMs = Math.min(quietMs * 1.5, QUIET_MS.most);
+  }
+}
+
+function watchExit(exited: Promise<unknown>) {
+  let ended = false;
+  const known = exited.then(
+    () => (ended = true),
+    () => (ended = true),
+  );
+  return {
+    ended: () => ended,
+    orAfter: (ms: number, signal: AbortSignal) => Promise.race([known, sleep(ms, undefined, { signal })]),
+  };
+}
+
+async function* followApi(docker: Dockerode, name: string, follow: FollowOptions): AsyncGenerator<Buffer> {
+  const exit = watchExit(follow.exited);
+  let at = follow.fromByte;
+  for (;;) {
+    follow.signal.throwIfAborted();
+    const ended = exit.ended();
+    try {
+      for await (const bytes of readApi(docker, name, { ...follow, fromByte: at })) {
+        at += bytes.length;
+        yield bytes;
+      }
+      // A stream that was opened after the end held everything; any other may have been cut.
+      if (ended) return;
+    } catch {
+      follow.signal.throwIfAborted();
+    }
+    await exit.orAfter(RETRY_MS, follow.signal);
+  }
+}
+
+async function* readApi(docker: Dockerode, name: string, follow: FollowOptions): AsyncGenerator<Buffer> {
+  const options = { follow: true as const, stdout: true, stderr: true, abortSignal: follow.signal };
+  const stream = (await docker.getContainer(name).logs(options)) as Readable;
+  const take = skipping(new FrameReader(), follow.fromByte);
+  for await (const part of stream as AsyncIterable<Buffer>) {
+    const bytes = take(part);
+    if (bytes.length > 0) yield bytes;
+  }
+}
+
+function skipping(reader: LogReader, skipBytes: number): (part: Buffer) => Buffer {
+  let left = skipBytes;
+  return (part) => {
+    const bytes = reader.read(part);
+    const skipped = Math.min(left, bytes.length);
+    left -= skipped;
+    return bytes.subarray(skipped);
+  };
+}

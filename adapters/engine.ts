@@ -1,0 +1,87 @@
+// Owns the port of what executes attempts on a host: Docker today, plain SSH hosts and the machine itself later.
+// Implemented by docker-engine.ts; used by the worker's activities, which see this file's types only.
+
+/** What a container is made from. Paths are on the engine's machine. */
+export interface ContainerSpec {
+  /** Deterministic: the same attempt always names the same container. */
+  name: string;
+  image: string;
+  env: Record<string, string>;
+  user?: string;
+  /** Absent: the image's own; empty: none. */
+  entrypoint?: string;
+  privileged: boolean;
+  capAdd: string[];
+  capDrop: string[];
+  resources: { cpus?: number; memoryBytes?: number; pids?: number };
+  labels: Record<string, string>;
+  /** Folder made by `makeRunDir`: holds the script and what is mounted beside it. */
+  runDir: string;
+}
+
+export interface FoundContainer {
+  id: string;
+  state: 'created' | 'running' | 'exited';
+  startedAt: Date | null;
+  labels: Record<string, string>;
+}
+
+export interface ContainerExit {
+  exitCode: number;
+  outOfMemory: boolean;
+}
+
+export interface ArchivedFile {
+  /** Below /archive, with / as separator. */
+  path: string;
+  sizeBytes: number;
+  open(): AsyncIterable<Uint8Array>;
+}
+
+export type EngineErrorReason =
+  'image-missing' | 'script-not-runnable' | 'disk-full' | 'engine-unavailable' | 'no-such-container' | 'refused';
+
+/** The engine could not do what was asked. `message` is one sentence for people. */
+export class EngineError extends Error {
+  override readonly name = 'EngineError';
+  constructor(
+    readonly reason: EngineErrorReason,
+    message: string,
+    options?: { cause: unknown },
+  ) {
+    super(message, options);
+  }
+}
+
+export interface FollowOptions {
+  /** Bytes of the output that are at home already. */
+  fromByte: number;
+  signal: AbortSignal;
+  /** Resolves when the container has ended: what `wait` gave. */
+  exited: Promise<unknown>;
+}
+
+/** Every call is safe to repeat. All throw EngineError. */
+export interface Engine {
+  /** Makes the image present. @returns the id to create from and the digest (or id, for a local image) to record */
+  prepareImage(reference: string): Promise<{ image: string; digest: string }>;
+  /** Makes the folder of one attempt with its script; what is there already stays. */
+  makeRunDir(name: string, script: string): Promise<string>;
+  find(name: string): Promise<FoundContainer | undefined>;
+  /** Creates the container unless it exists. @returns its id */
+  create(spec: ContainerSpec): Promise<string>;
+  /** Starts it unless it was started before, ended or not. */
+  start(name: string): Promise<void>;
+  /** Output (stdout and stderr as they came) from a byte offset; ends when the container has ended and all is read. */
+  follow(name: string, options: FollowOptions): AsyncGenerator<Buffer>;
+  /** Resolves when it has ended, also when it had ended before; outlives restarts of the engine. */
+  wait(name: string, signal: AbortSignal): Promise<ContainerExit>;
+  /** TERM, then KILL after the grace time. Resolves when no process of it is alive. */
+  stop(name: string, graceMs: number): Promise<void>;
+  /** Files below /archive of an ended container; links and special files are left out. */
+  archivedFiles(name: string): AsyncGenerator<ArchivedFile>;
+  /** Removes container and folder; resolves when both are gone. */
+  remove(name: string): Promise<void>;
+  /** Names of all containers that carry the label. */
+  list(label: string): Promise<{ name: string; labels: Record<string, string> }[]>;
+}

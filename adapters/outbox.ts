@@ -1,0 +1,62 @@
+// Owns the way from an accepted request to Temporal: builds to start, cancels to tell. The store is the truth; this repeats
+// until Temporal has it, so whatever dies after the answer, the build begins.
+// Called by the API right after its answer and by the orchestrator's sweep.
+import type { Temporal } from './temporal';
+import type { Database } from './store/connect';
+import { buildsToDispatch, cancelsToDeliver, markCancelDelivered, markDispatched } from './store/builds';
+
+export interface OutboxPorts {
+  db: Database;
+  temporal: Temporal;
+}
+
+/** The sweep leaves younger builds to the API that accepted them, ms. */
+const FAST_PATH_MS = 1_000;
+
+/** Starts the workflow of one accepted build and records that. Repeating it is harmless. */
+export async function dispatchBuild(ports: OutboxPorts, build: Parameters<Temporal['startBuild']>[0]): Promise<void> {
+  await ports.temporal.startBuild(build);
+  await markDispatched(ports.db, build.project, build.number);
+}
+
+/** Delivers everything that waits. @returns how many deliveries were made @throws the first failure */
+export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
+  const builds = await buildsToDispatch(ports.db, FAST_PATH_MS);
+  for (const { project, number } of builds)
+    await dispatchBuild(ports, await readBuildToStart(ports.db, project, number));
+  return builds.length + (await deliverCancels(ports));
+}
+
+/** Tells Temporal of every cancel it has not been told of. */
+export async function deliverCancels(ports: OutboxPorts): Promise<number> {
+  const cancels = await cancelsToDeliver(ports.db);
+  for (const cancel of cancels) {
+    await ports.temporal.cancel(cancel);
+    await markCancelDelivered(ports.db, cancel);
+  }
+  return cancels.length;
+}
+
+async function readBuildToStart(db: Database, project: string, number: number) {
+  const build = await db
+    .selectFrom('builds')
+    .select(['id', 'trigger', 'plan_jobs'])
+    .where('project', '=', project)
+    .where('number', '=', number)
+    .executeTakeFirstOrThrow();
+  const runs = await db
+    .selectFrom('runs')
+    .select(['id', 'spec', 'cluster'])
+    .where('build_id', '=', build.id)
+    .orderBy('position')
+    .execute();
+  return {
+    id: build.id,
+    project,
+    number,
+    trigger: build.trigger,
+    plan: { jobs: build.plan_jobs, runs: runs.map((run) => run.spec) },
+    runIds: runs.map((run) => run.id),
+    cluster: runs[0]?.cluster ?? 'local',
+  };
+}

@@ -1,0 +1,79 @@
+// Owns the environment: every setting, its default and its unit, read once and checked in one go.
+// Called by the entry points (api, workers, cli) only; nothing else reads process.env.
+import { readFileSync } from 'node:fs';
+import { cpus, hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { z } from 'zod';
+
+const port = z.coerce.number().int().min(1).max(65_535);
+const ms = z.coerce.number().int().min(1);
+const listen = z.string().regex(/^.+:\d+$/, 'write it as address:port, e.g. 127.0.0.1:7333');
+const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
+const word = z.string().regex(/^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/, 'use a-z 0-9 . _ -');
+
+const Settings = z.object({
+  SLIPWAY_DATA_DIR: z.string().default('.slipway').describe('folder of all state of this machine'),
+  SLIPWAY_LISTEN: listen.default('127.0.0.1:7333').describe('address of API and page'),
+  SLIPWAY_TRIGGER_LISTEN: listen.optional().describe('address that alone takes triggers; default: SLIPWAY_LISTEN'),
+  SLIPWAY_URL: z.url().optional().describe('base URL that people and workers reach the API under'),
+  SLIPWAY_TEMPORAL_UI_URL: z.url().default('http://127.0.0.1:8233').describe('base URL of the Temporal Web UI'),
+  SLIPWAY_TEMPORAL_PORT: port.default(7233).describe('port of the Temporal server that `slipway up` starts'),
+  SLIPWAY_TEMPORAL_UI_PORT: port.default(8233),
+  SLIPWAY_WORKER_TOKEN: z.string().min(16).optional().describe('secret shared by the API and its workers'),
+  SLIPWAY_ALLOW_PRIVILEGED: flag.default(false).describe('cluster policy: may runs ask for privileged containers?'),
+  DATABASE_URL: z.string().optional().describe('PostgreSQL 15 or newer; default: the embedded database'),
+  SLIPWAY_SERVER: z.url().optional().describe('worker: base URL of the API'),
+  SLIPWAY_CLUSTER: word.default('local').describe('worker: cluster it serves'),
+  SLIPWAY_HOST: z.string().default(hostname()).describe('worker: name of its host'),
+  SLIPWAY_LABELS: z.string().default('').describe('worker: labels of its host, separated by commas'),
+  SLIPWAY_SLOTS: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1000)
+    .default(Math.min(Math.max(cpus().length * 2, 2), 16)),
+  SLIPWAY_WORKER_DIR: z.string().optional().describe('worker: folder of its id and of the runs; default: data folder'),
+  SLIPWAY_STOP_GRACE_MS: ms.default(10_000).describe('ms between TERM and KILL when a run is cancelled or times out'),
+  SLIPWAY_HEARTBEAT_TIMEOUT_MS: ms.default(12_000).describe('ms of silence after which a worker counts as gone'),
+  SLIPWAY_REATTACH_GRACE_MS: ms.default(15_000).describe('ms a worker has to come back before its host counts as lost'),
+  SLIPWAY_MAX_BODY_BYTES: z.coerce
+    .number()
+    .int()
+    .default(2 * 1024 * 1024),
+  SLIPWAY_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+});
+
+export type Settings = z.infer<typeof Settings> & { dataDir: string; baseUrl: string };
+
+/** A setting is missing or malformed. The message names every one, one a line. */
+export class SettingsError extends Error {}
+
+/**
+ * Reads the settings. Any NAME may also be given as NAME_FILE, the path of a file that holds the value.
+ * @throws SettingsError naming each bad setting
+ */
+export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
+  const values: Record<string, string | undefined> = {};
+  for (const name of Object.keys(Settings.shape)) {
+    const file = env[`${name}_FILE`];
+    values[name] = env[name] || (file ? readSecretFile(name, file) : undefined);
+  }
+  const read = Settings.safeParse(values);
+  if (!read.success) {
+    throw new SettingsError(read.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('\n'));
+  }
+  const settings = read.data;
+  return {
+    ...settings,
+    dataDir: resolve(settings.SLIPWAY_DATA_DIR),
+    baseUrl: (settings.SLIPWAY_URL ?? `http://${settings.SLIPWAY_LISTEN}`).replace(/\/+$/, ''),
+  };
+}
+
+function readSecretFile(name: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch (error) {
+    throw new SettingsError(`${name}_FILE: cannot read ${path}: ${(error as Error).message}`);
+  }
+}

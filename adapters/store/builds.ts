@@ -1,0 +1,256 @@
+// Owns the rows of builds: minted once by the trigger, read by everybody, finished by the orchestrator.
+// Called by the API and by the orchestrator's record-keeping activities.
+import { sql, type SelectQueryBuilder } from 'kysely';
+import { judgeBuild } from '../../domain/verdict';
+import type { Plan } from '../../domain/schemas/plan';
+import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
+import type { Database } from './connect';
+import type { Tables } from './tables';
+
+export interface NewBuild {
+  id: string;
+  project: string;
+  definition: string;
+  plan: Plan;
+  planDigest: string;
+  /** One id a run, in plan order. */
+  runIds: readonly string[];
+  cluster: string;
+  params: Record<string, string>;
+  reason: string;
+  idempotencyKey: string | null;
+  /** Tells a repeated request from another request under the same key. */
+  requestDigest: string;
+}
+export interface BuildRow {
+  id: string;
+  project: string;
+  number: number;
+  state: BuildState;
+  outcome: Outcome | null;
+  cause: Cause | null;
+  trigger: string;
+  params: Record<string, string>;
+  reason: string;
+  plan_digest: string;
+  cancel_requested_at: Date | null;
+  created_at: Date;
+  started_at: Date | null;
+  finished_at: Date | null;
+  counts: Record<string, number>;
+}
+export type CreatedBuild =
+  | { kind: 'created'; number: number; createdAt: Date }
+  | { kind: 'existing'; number: number }
+  | { kind: 'key-reused' }
+  | { kind: 'no-project' };
+
+/**
+ * Commits a build with all its runs and the next number of its project, in one statement: either everything or nothing,
+ * and the number is taken back with it, so numbers have no gaps. The row is also the outbox: `dispatched_at` is null
+ * until the workflow has been started.
+ */
+export async function createBuild(db: Database, build: NewBuild): Promise<CreatedBuild> {
+  if (build.idempotencyKey !== null) {
+    const found = await findByKey(db, build);
+    if (found) return found;
+  }
+  try {
+    const { rows } = await insertBuild(db, build);
+    const [row] = rows;
+    return row ? { kind: 'created', number: row.number, createdAt: row.created_at } : { kind: 'no-project' };
+  } catch (error) {
+    // Two requests with one key at the same time: the second finds the first's build.
+    if ((error as { constraint?: string }).constraint !== 'builds_project_idempotency_key_key') throw error;
+    return (await findByKey(db, build)) ?? { kind: 'key-reused' };
+  }
+}
+
+function insertBuild(db: Database, build: NewBuild) {
+  const runs = build.plan.runs.map((run, position) => ({
+    id: build.runIds[position],
+    position,
+    name: run.name,
+    spec: run,
+  }));
+  return sql<{ number: number; created_at: Date }>`
+    with numbered as (
+      update projects set last_number = last_number + 1 where name = ${build.project} returning last_number
+    ), built as (
+      insert into builds (id, project, number, trigger, params, reason, definition, plan_jobs, plan_digest,
+                          idempotency_key, request_digest)
+      select ${build.id}::uuid, ${build.project}, last_number::int, ${build.plan.trigger}, ${JSON.stringify(build.params)}::jsonb,
+             ${build.reason}, ${build.definition}, ${JSON.stringify(build.plan.jobs)}::jsonb, ${build.planDigest},
+             ${build.idempotencyKey}, ${build.requestDigest}
+      from numbered
+      returning id, number, created_at
+    ), planned as (
+      insert into runs (id, build_id, position, name, spec, cluster)
+      select r.id, built.id, r.position, r.name, r.spec, ${build.cluster}
+      from built, jsonb_to_recordset(${JSON.stringify(runs)}::jsonb) as r (id uuid, position int, name text, spec jsonb)
+    )
+    select number, created_at from built`.execute(db);
+}
+
+async function findByKey(db: Database, build: NewBuild): Promise<CreatedBuild | undefined> {
+  const found = await db
+    .selectFrom('builds')
+    .select(['number', 'request_digest'])
+    .where('project', '=', build.project)
+    .where('idempotency_key', '=', build.idempotencyKey)
+    .executeTakeFirst();
+  if (!found) return undefined;
+  return found.request_digest === build.requestDigest
+    ? { kind: 'existing', number: found.number }
+    : { kind: 'key-reused' };
+}
+
+/** Runs by what they count as: the state while unfinished, the outcome after. */
+const COUNTS = sql<Record<string, number>>`(
+  select coalesce(jsonb_object_agg(word, n), '{}') from (
+    select case when state = 'finished' then outcome else state end as word, count(*)::int as n
+    from runs where runs.build_id = builds.id group by 1
+  ) as words
+)`;
+
+const COLUMNS = [
+  'id',
+  'project',
+  'number',
+  'state',
+  'outcome',
+  'cause',
+  'trigger',
+  'params',
+  'reason',
+  'plan_digest',
+  'cancel_requested_at',
+  'created_at',
+  'started_at',
+  'finished_at',
+] as const;
+
+function selectBuilds(db: Database): SelectQueryBuilder<Tables, 'builds', BuildRow> {
+  return db.selectFrom('builds').select(COLUMNS).select(COUNTS.as('counts'));
+}
+
+export async function readBuild(db: Database, project: string, number: number): Promise<BuildRow | undefined> {
+  return selectBuilds(db).where('project', '=', project).where('number', '=', number).executeTakeFirst();
+}
+
+/** Newest first. @param before only numbers below it */
+export async function listBuilds(
+  db: Database,
+  project: string,
+  page: { limit: number; before?: number },
+): Promise<BuildRow[]> {
+  let query = selectBuilds(db).where('project', '=', project).orderBy('number', 'desc').limit(page.limit);
+  if (page.before !== undefined) query = query.where('number', '<', page.before);
+  return query.execute();
+}
+
+/** The newest build of each project that has one. */
+export async function lastBuilds(db: Database): Promise<BuildRow[]> {
+  return selectBuilds(db)
+    .innerJoin('projects', (join) =>
+      join.onRef('projects.name', '=', 'builds.project').onRef('projects.last_number', '=', 'builds.number'),
+    )
+    .execute();
+}
+
+/** The frozen plan of a build as it was at the trigger. */
+export async function readPlan(db: Database, buildId: string): Promise<Pick<Plan, 'jobs' | 'runs'>> {
+  const build = await db.selectFrom('builds').select('plan_jobs').where('id', '=', buildId).executeTakeFirstOrThrow();
+  const runs = await db.selectFrom('runs').select('spec').where('build_id', '=', buildId).orderBy('position').execute();
+  return { jobs: build.plan_jobs, runs: runs.map((run) => run.spec) };
+}
+
+/** Accepted builds whose workflow may not have been started, oldest first. @param olderThanMs leaves the fast path alone */
+export async function buildsToDispatch(
+  db: Database,
+  olderThanMs: number,
+): Promise<{ project: string; number: number }[]> {
+  return db
+    .selectFrom('builds')
+    .select(['project', 'number'])
+    .where('dispatched_at', 'is', null)
+    .where('created_at', '<', sql<Date>`now() - ${olderThanMs} * interval '1 millisecond'`)
+    .orderBy('created_at')
+    .limit(50)
+    .execute();
+}
+
+export async function markDispatched(db: Database, project: string, number: number): Promise<void> {
+  await db
+    .updateTable('builds')
+    .set({ dispatched_at: sql`coalesce(dispatched_at, now())` })
+    .where('project', '=', project)
+    .where('number', '=', number)
+    .execute();
+}
+
+/** Records the wish to cancel; the first wish counts. @returns false when the build is finished already */
+export async function requestBuildCancel(db: Database, buildId: string): Promise<boolean> {
+  const { rows } = await sql<{ state: BuildState }>`
+    with wished as (
+      update builds set cancel_requested_at = coalesce(cancel_requested_at, now())
+      where id = ${buildId}::uuid and state <> 'finished' returning id
+    ), runs_wished as (
+      update runs set cancel_requested_at = coalesce(cancel_requested_at, now())
+      where build_id in (select id from wished) and state <> 'finished'
+    )
+    select 'queued' as state from wished`.execute(db);
+  return rows.length > 0;
+}
+
+/** Cancels asked for and not yet told to the workflow: of whole builds (`run` null) and of single runs. */
+export async function cancelsToDeliver(
+  db: Database,
+): Promise<{ project: string; number: number; run: string | null }[]> {
+  const { rows } = await sql<{ project: string; number: number; run: string | null }>`
+    select project, number, null as run from builds
+    where cancel_requested_at is not null and cancel_delivered_at is null and state <> 'finished'
+      and dispatched_at is not null
+    union all
+    select b.project, b.number, r.name from runs r join builds b on b.id = r.build_id
+    where r.cancel_requested_at is not null and r.cancel_delivered_at is null and r.state <> 'finished'
+      and b.cancel_requested_at is null and b.dispatched_at is not null
+    limit 200`.execute(db);
+  return rows;
+}
+
+export async function markCancelDelivered(
+  db: Database,
+  cancel: { project: string; number: number; run: string | null },
+) {
+  if (cancel.run === null) {
+    await sql`update builds set cancel_delivered_at = now()
+      where project = ${cancel.project} and number = ${cancel.number}`.execute(db);
+  } else {
+    await sql`update runs set cancel_delivered_at = now() from builds b
+      where runs.build_id = b.id and b.project = ${cancel.project} and b.number = ${cancel.number}
+        and runs.name = ${cancel.run}`.execute(db);
+  }
+}
+
+/** Judges a build whose runs are all finished. Idempotent: a finished build keeps its verdict. */
+export async function finishBuild(db: Database, buildId: string): Promise<{ outcome: Outcome; cause: Cause }> {
+  const runs = await db
+    .selectFrom('runs')
+    .select(['name', 'outcome', 'cause'])
+    .where('build_id', '=', buildId)
+    .orderBy('position')
+    .execute();
+  const judged = runs.map((run) => {
+    if (run.outcome === null || run.cause === null) throw new Error(`run ${run.name} is not finished`);
+    return { outcome: run.outcome, cause: run.cause };
+  });
+  const verdict = judgeBuild(judged);
+  await db
+    .updateTable('builds')
+    .set({ state: 'finished', ...verdict, finished_at: sql`now()`, started_at: sql`coalesce(started_at, now())` })
+    .where('id', '=', buildId)
+    .where('state', '<>', 'finished')
+    .execute();
+  return verdict;
+}

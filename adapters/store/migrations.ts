@@ -1,0 +1,148 @@
+// Owns the schema of the record store, forward only: a migration that has been released is never edited.
+// Run by connect.ts under kysely's lock; written in the subset that PostgreSQL 15 and the embedded database share.
+import { sql, type Kysely, type Migration } from 'kysely';
+
+const statements = (text: string): Migration => ({
+  async up(db: Kysely<unknown>): Promise<void> {
+    for (const statement of text.split(/;\s*\n/).filter((part) => part.trim() !== '')) {
+      await sql.raw(statement).execute(db);
+    }
+  },
+});
+
+export const MIGRATIONS: Record<string, Migration> = {
+  '0001-first': statements(`
+    create table projects (
+      name text primary key,
+      description text not null,
+      definition text not null,
+      triggers jsonb not null,
+      last_number bigint not null default 0,
+      created_at timestamptz not null default now(),
+      updated_at timestamptz not null default now()
+    );
+    create table builds (
+      id uuid primary key,
+      project text not null references projects (name),
+      number integer not null,
+      state text not null default 'queued',
+      outcome text,
+      cause text,
+      trigger text not null,
+      params jsonb not null,
+      reason text not null,
+      definition text not null,
+      plan_jobs jsonb not null,
+      plan_digest text not null,
+      idempotency_key text,
+      request_digest text not null,
+      cancel_requested_at timestamptz,
+      cancel_delivered_at timestamptz,
+      dispatched_at timestamptz,
+      created_at timestamptz not null default now(),
+      started_at timestamptz,
+      finished_at timestamptz,
+      unique (project, number),
+      unique (project, idempotency_key),
+      check ((state = 'finished') = (outcome is not null and cause is not null and finished_at is not null))
+    );
+    create index builds_to_dispatch on builds (created_at) where dispatched_at is null;
+    create index builds_to_cancel on builds (cancel_requested_at)
+      where cancel_requested_at is not null and cancel_delivered_at is null;
+    create table runs (
+      id uuid primary key,
+      build_id uuid not null references builds (id),
+      position integer not null,
+      name text not null,
+      spec jsonb not null,
+      cluster text not null,
+      state text not null default 'queued',
+      outcome text,
+      cause text,
+      message text not null default '',
+      waiting text,
+      attempt integer not null default 0,
+      cancel_requested_at timestamptz,
+      cancel_delivered_at timestamptz,
+      finished_at timestamptz,
+      unique (build_id, name),
+      check ((state = 'finished') = (outcome is not null and cause is not null and finished_at is not null))
+    );
+    create index runs_of_build on runs (build_id, position);
+    create index runs_to_cancel on runs (cancel_requested_at)
+      where cancel_requested_at is not null and cancel_delivered_at is null;
+    create table attempts (
+      run_id uuid not null references runs (id),
+      number integer not null,
+      state text not null,
+      outcome text,
+      cause text,
+      message text not null default '',
+      exit_code integer,
+      host text,
+      worker text,
+      container_id text,
+      image_digest text,
+      log_bytes bigint not null default 0,
+      log_complete boolean not null default false,
+      log_index jsonb,
+      created_at timestamptz not null default now(),
+      starting_at timestamptz,
+      started_at timestamptz,
+      finished_at timestamptz,
+      primary key (run_id, number),
+      check ((state = 'finished') = (outcome is not null and cause is not null and finished_at is not null))
+    );
+    create index attempts_to_compress on attempts (finished_at) where log_index is null and log_bytes > 0;
+    create table log_chunks (
+      run_id uuid not null,
+      attempt integer not null,
+      start_byte bigint not null,
+      size_bytes integer not null,
+      blob text not null,
+      primary key (run_id, attempt, start_byte),
+      foreign key (run_id, attempt) references attempts (run_id, number)
+    );
+    create table artifacts (
+      run_id uuid not null,
+      attempt integer not null,
+      path text not null,
+      size_bytes bigint not null,
+      digest text not null,
+      content_type text not null,
+      blob text not null,
+      primary key (run_id, attempt, path),
+      foreign key (run_id, attempt) references attempts (run_id, number)
+    );
+    create table clusters (
+      name text primary key,
+      allow_privileged boolean not null default false,
+      created_at timestamptz not null default now()
+    );
+    create table hosts (
+      id text primary key,
+      cluster text not null references clusters (name),
+      name text not null,
+      worker text not null,
+      labels jsonb not null,
+      slots integer not null,
+      version text not null,
+      last_seen_at timestamptz not null default now(),
+      unique (cluster, name)
+    );
+    create table leases (
+      token bigint generated always as identity primary key,
+      run_id uuid not null,
+      attempt integer not null,
+      host text not null references hosts (id),
+      slot integer not null,
+      state text not null default 'granted',
+      granted_at timestamptz not null default now(),
+      ended_at timestamptz,
+      foreign key (run_id, attempt) references attempts (run_id, number)
+    );
+    create unique index one_live_lease_a_slot on leases (host, slot) where state in ('granted', 'active', 'releasing');
+    create unique index one_live_lease_an_attempt on leases (run_id, attempt)
+      where state in ('granted', 'active', 'releasing');
+  `),
+};

@@ -1,0 +1,118 @@
+// Owns the shape of every table as TypeScript sees it; migrations.ts makes the same in SQL.
+// Used by the files of this folder only.
+import type { ColumnType, Generated } from 'kysely';
+import type { Plan, PlannedRun } from '../../domain/schemas/plan';
+import type { BuildState, Cause, Outcome, RunState } from '../../domain/schemas/words';
+
+type Instant = ColumnType<Date, Date | undefined, Date>;
+type NullableInstant = ColumnType<Date | null, Date | null | undefined, Date | null>;
+/** bigint columns are read as numbers: pg is told so in connect.ts, and all of ours stay below 2^53. */
+type Bigint = ColumnType<number, number | undefined, number>;
+
+export interface Tables {
+  projects: {
+    name: string;
+    description: string;
+    definition: string;
+    triggers: ColumnType<string[], string, string>;
+    last_number: Bigint;
+    created_at: Instant;
+    updated_at: Instant;
+  };
+  builds: {
+    id: string;
+    project: string;
+    number: number;
+    state: BuildState;
+    outcome: Outcome | null;
+    cause: Cause | null;
+    trigger: string;
+    params: ColumnType<Record<string, string>, string, string>;
+    reason: string;
+    definition: string;
+    plan_jobs: ColumnType<Plan['jobs'], string, string>;
+    plan_digest: string;
+    idempotency_key: string | null;
+    request_digest: string;
+    cancel_requested_at: NullableInstant;
+    cancel_delivered_at: NullableInstant;
+    dispatched_at: NullableInstant;
+    created_at: Instant;
+    started_at: NullableInstant;
+    finished_at: NullableInstant;
+  };
+  runs: {
+    id: string;
+    build_id: string;
+    position: number;
+    name: string;
+    spec: ColumnType<PlannedRun, string, string>;
+    cluster: string;
+    state: RunState;
+    outcome: Outcome | null;
+    cause: Cause | null;
+    message: string;
+    waiting: string | null;
+    attempt: number;
+    cancel_requested_at: NullableInstant;
+    cancel_delivered_at: NullableInstant;
+    finished_at: NullableInstant;
+  };
+  attempts: {
+    run_id: string;
+    number: number;
+    state: RunState;
+    outcome: Outcome | null;
+    cause: Cause | null;
+    message: string;
+    exit_code: number | null;
+    host: string | null;
+    worker: string | null;
+    container_id: string | null;
+    image_digest: string | null;
+    log_bytes: Bigint;
+    log_complete: ColumnType<boolean, boolean | undefined, boolean>;
+    log_index: ColumnType<LogIndex | null, string | null | undefined, string | null>;
+    created_at: Instant;
+    starting_at: NullableInstant;
+    started_at: NullableInstant;
+    finished_at: NullableInstant;
+  };
+  log_chunks: { run_id: string; attempt: number; start_byte: number; size_bytes: number; blob: string };
+  artifacts: {
+    run_id: string;
+    attempt: number;
+    path: string;
+    size_bytes: number;
+    digest: string;
+    content_type: string;
+    blob: string;
+  };
+  clusters: { name: string; allow_privileged: Generated<boolean>; created_at: Instant };
+  hosts: {
+    id: string;
+    cluster: string;
+    name: string;
+    worker: string;
+    labels: ColumnType<string[], string, string>;
+    slots: number;
+    version: string;
+    last_seen_at: Instant;
+  };
+  leases: {
+    token: Generated<number>;
+    run_id: string;
+    attempt: number;
+    host: string;
+    slot: number;
+    state: 'granted' | 'active' | 'releasing' | 'released' | 'expired';
+    granted_at: Instant;
+    ended_at: NullableInstant;
+  };
+}
+
+/** Where the blocks of a compressed log lie: one entry a block, in order. */
+export interface LogIndex {
+  blob: string;
+  blocks: { startByte: number; sizeBytes: number; firstLine: number; blobOffset: number; blobBytes: number }[];
+}

@@ -1,0 +1,151 @@
+// Owns the worker's side of the HTTP API: leases, progress, log bytes, artifacts, results.
+// Called by the cluster worker and its activities. A server that is away is waited for; only a refusal is an error.
+import { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorAnswer } from '../domain/schemas/api';
+import * as shapes from '../domain/schemas/worker-api';
+import type { ArchivedFile } from './engine';
+import type { z } from 'zod';
+
+export type WorkerApiErrorReason = 'fenced' | 'disk-full' | 'refused';
+
+/** The API said no, for good. */
+export class WorkerApiError extends Error {
+  override readonly name = 'WorkerApiError';
+  constructor(
+    readonly reason: WorkerApiErrorReason,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** What one attempt's lease holder can say. */
+export interface AttemptApi {
+  progress(progress: shapes.Progress, signal?: AbortSignal): Promise<void>;
+  /** @returns where the log ends now */
+  appendLog(startByte: number, bytes: Buffer, signal?: AbortSignal): Promise<number>;
+  putArtifact(file: ArchivedFile, signal?: AbortSignal): Promise<shapes.Stored>;
+  result(result: shapes.Result): Promise<void>;
+  release(): Promise<void>;
+}
+
+const BACKOFF_MS = { first: 100, most: 3_000 };
+const CALL_LIMIT_MS = 30_000;
+
+interface Call {
+  method: 'GET' | 'POST' | 'PUT';
+  path: string;
+  json?: unknown;
+  /** Made anew for each try. */
+  body?: () => Buffer | ReadableStream;
+  signal?: AbortSignal;
+}
+
+export class WorkerApi {
+  constructor(
+    private readonly server: string,
+    private readonly token: string,
+  ) {}
+
+  async hello(hello: shapes.Hello, signal?: AbortSignal): Promise<void> {
+    await this.call({ method: 'POST', path: '/v1/worker/hello', json: hello, signal });
+  }
+
+  async lease(ask: shapes.LeaseAsk, signal?: AbortSignal): Promise<shapes.LeaseReply> {
+    return this.read(shapes.LeaseReply, { method: 'POST', path: '/v1/worker/lease', json: ask, signal });
+  }
+
+  async orphans(list: z.infer<typeof shapes.ContainerList>, signal?: AbortSignal): Promise<shapes.HolderKey[]> {
+    const call: Call = { method: 'POST', path: '/v1/worker/orphans', json: list, signal };
+    return (await this.read(shapes.OrphanList, call)).orphans;
+  }
+
+  /** The calls of one attempt under its fencing token. */
+  attempt(holder: shapes.HolderKey): AttemptApi {
+    const path = (what: string, query = ''): string =>
+      `/v1/worker/attempts/${holder.runId}/${holder.attempt}/${what}?token=${holder.token}${query}`;
+    return {
+      progress: async (progress, signal) => {
+        await this.call({ method: 'POST', path: path('progress'), json: progress, signal });
+      },
+      appendLog: async (startByte, bytes, signal) => {
+        const call: Call = { method: 'POST', path: path('log', `&offset=${startByte}`), body: () => bytes, signal };
+        return (await this.read(shapes.LogEnd, call)).bytes;
+      },
+      putArtifact: (file, signal) => {
+        const query = `&path=${encodeURIComponent(file.path)}`;
+        const body = (): ReadableStream => Readable.toWeb(Readable.from(file.open())) as ReadableStream;
+        return this.read(shapes.Stored, { method: 'PUT', path: path('artifacts', query), body, signal });
+      },
+      result: async (result) => {
+        await this.call({ method: 'POST', path: path('result'), json: result });
+      },
+      release: async () => {
+        await this.call({ method: 'POST', path: path('release'), json: {} });
+      },
+    };
+  }
+
+  private async read<Shape extends z.ZodType>(shape: Shape, call: Call): Promise<z.infer<Shape>> {
+    return shape.parse(await this.call(call));
+  }
+
+  /** Tries until there is an answer: a killed or restarting API loses nothing. @throws WorkerApiError, AbortError */
+  private async call(call: Call): Promise<unknown> {
+    for (let waitMs = BACKOFF_MS.first; ; waitMs = Math.min(waitMs * 2, BACKOFF_MS.most)) {
+      call.signal?.throwIfAborted();
+      const answer = await this.tryOnce(call);
+      if (answer !== undefined) return answer.json;
+      await sleep(waitMs * (0.5 + Math.random()), undefined, { signal: call.signal });
+    }
+  }
+
+  private async tryOnce(call: Call): Promise<{ json: unknown } | undefined> {
+    const body = call.body?.();
+    const limit = AbortSignal.timeout(CALL_LIMIT_MS);
+    const init = {
+      method: call.method,
+      headers: {
+        authorization: `Bearer ${this.token}`,
+        'content-type': call.json === undefined ? 'application/octet-stream' : 'application/json',
+      },
+      body: call.json === undefined ? (body as RequestInit['body']) : JSON.stringify(call.json),
+      // A stream may take as long as it has bytes; everything else is short.
+      signal: body instanceof ReadableStream ? call.signal : anyOf(limit, call.signal),
+      duplex: 'half',
+    };
+    let response: Response;
+    let text: string;
+    try {
+      response = await fetch(this.server + call.path, init as RequestInit);
+      text = await response.text();
+    } catch {
+      call.signal?.throwIfAborted();
+      return undefined;
+    }
+    if (response.ok) return { json: text === '' ? undefined : JSON.parse(text) };
+    if (response.status >= 500 && response.status !== 507) return undefined;
+    if (response.status === 429 || response.status === 408) return undefined;
+    throw refusal(response.status, text);
+  }
+}
+
+function anyOf(limit: AbortSignal, signal: AbortSignal | undefined): AbortSignal {
+  return signal ? AbortSignal.any([limit, signal]) : limit;
+}
+
+function refusal(status: number, text: string): WorkerApiError {
+  const detail = detailOf(text) ?? `HTTP ${status}`;
+  if (status === 409) return new WorkerApiError('fenced', detail);
+  if (status === 507) return new WorkerApiError('disk-full', detail);
+  return new WorkerApiError('refused', detail);
+}
+
+function detailOf(text: string): string | undefined {
+  try {
+    return ErrorAnswer.parse(JSON.parse(text)).detail;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,24 @@
+// Owns what the routes are given: the ports, the links and the limits. Made once by server.ts.
+import type { Logger } from 'pino';
+import type { Blobs } from '../adapters/blobs';
+import type { Temporal } from '../adapters/temporal';
+import type { Database } from '../adapters/store/connect';
+import type { Links } from './views';
+
+export interface ApiContext {
+  db: Database;
+  blobs: Blobs;
+  temporal: Temporal;
+  log: Logger;
+  links: Links;
+  /** Secret that workers name; without one the worker routes refuse everybody. */
+  workerToken: string | undefined;
+  /** Largest JSON body, bytes. */
+  maxBodyBytes: number;
+  /** Whether triggers are taken on an address of their own alone. */
+  triggersApart: boolean;
+  /** Cluster that takes runs until placement says otherwise. */
+  cluster: string;
+  /** Aborted when this process stops: open streams end, and their readers come back to another copy. */
+  stopping: AbortSignal;
+}

@@ -1,0 +1,61 @@
+// Owns the API process: reads the settings, opens the ports, serves until it is told to stop. Stateless: run n of them.
+// Started by `slipway up`, by docker-compose, or by hand: node dist/api/main.js
+import type { Server } from 'node:http';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { FileBlobs } from '../adapters/blobs';
+import { embeddedUrl } from '../adapters/embedded-database';
+import { runProcess, type Running } from '../adapters/process';
+import { readSettings, type Settings } from '../adapters/settings';
+import { migrate, openStore } from '../adapters/store/connect';
+import { setClusterPolicy } from '../adapters/store/leases';
+import { Temporal } from '../adapters/temporal';
+import type { ApiContext } from './context';
+import { listen, makeApp, makeTriggerApp } from './server';
+
+runProcess('api', serve);
+
+async function serve(log: Logger): Promise<Running> {
+  const settings = readSettings();
+  const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')));
+  const temporal = Temporal.open(settings);
+  await migrate(db);
+  await setClusterPolicy(db, 'local', settings.SLIPWAY_ALLOW_PRIVILEGED);
+  const stopping = new AbortController();
+  const context = makeContext(settings, { db, temporal, log, stopping: stopping.signal });
+  const servers = [(await listen(makeApp(context), settings.SLIPWAY_LISTEN)).server];
+  const { SLIPWAY_TRIGGER_LISTEN: apart } = settings;
+  if (apart !== undefined) servers.push((await listen(makeTriggerApp(context), apart)).server);
+  return {
+    stop: async () => {
+      stopping.abort();
+      await Promise.all(servers.map(close));
+      await temporal.close();
+      await db.destroy();
+    },
+  };
+}
+
+function makeContext(settings: Settings, ports: Pick<ApiContext, 'db' | 'temporal' | 'log' | 'stopping'>): ApiContext {
+  return {
+    ...ports,
+    blobs: new FileBlobs(join(settings.dataDir, 'blobs')),
+    links: {
+      base: settings.baseUrl,
+      temporalUi: settings.SLIPWAY_TEMPORAL_UI_URL.replace(/\/+$/, ''),
+      namespace: ports.temporal.namespace,
+    },
+    workerToken: settings.SLIPWAY_WORKER_TOKEN,
+    maxBodyBytes: settings.SLIPWAY_MAX_BODY_BYTES,
+    triggersApart: settings.SLIPWAY_TRIGGER_LISTEN !== undefined,
+    cluster: 'local',
+  };
+}
+
+/** Lets answers that are under way end; connections that only wait are closed at once. */
+function close(server: Server): Promise<void> {
+  return new Promise((done) => {
+    server.close(() => done());
+    server.closeIdleConnections();
+  });
+}

@@ -1,0 +1,143 @@
+// Owns /v1/projects/:project/builds and the runs below: what people read of a build, and how they cancel it.
+import { Router } from 'express';
+import { z } from 'zod';
+import { deliverCancels } from '../../adapters/outbox';
+import { listBuilds, readBuild, readPlan, requestBuildCancel, type BuildRow } from '../../adapters/store/builds';
+import { listHosts } from '../../adapters/store/leases';
+import {
+  listArtifacts,
+  listAttempts,
+  listRuns,
+  readRun,
+  requestRunCancel,
+  type RunRow,
+} from '../../adapters/store/runs';
+import { apiPath } from '../../domain/names';
+import type * as shapes from '../../domain/schemas/api';
+import type { ApiContext } from '../context';
+import { notFound } from '../problem';
+import { SILENT_AFTER_MS, viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
+import { requireProject } from './projects';
+
+const Page = z.object({
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+  before: z.coerce.number().int().positive().optional(),
+});
+
+export function buildRoutes(context: ApiContext): Router {
+  const router = Router();
+
+  router.get('/v1/projects/:project/builds', async (request, response) => {
+    const { project } = request.params;
+    const page = Page.parse(request.query);
+    const rows = await listBuilds(context.db, project, page);
+    if (rows.length === 0) await requireProject(context, project);
+    const last = rows.length === page.limit ? rows.at(-1)?.number : undefined;
+    const next =
+      last && last > 1 ? `${context.links.base}${apiPath.builds(project)}?limit=${page.limit}&before=${last}` : null;
+    response.json({ builds: rows.map((row) => viewBuild(row, context.links)), next });
+  });
+
+  router.get('/v1/projects/:project/builds/:number', async (request, response) => {
+    const row = await requireBuild(context, request.params);
+    response.json(await answerBuild(context, row));
+  });
+
+  router.get('/v1/projects/:project/builds/:number/plan', async (request, response) => {
+    const row = await requireBuild(context, request.params);
+    const { jobs, runs } = await readPlan(context.db, row.id);
+    response.json({ digest: row.plan_digest, plan: { version: 1, trigger: row.trigger, jobs, runs } });
+  });
+
+  router.post('/v1/projects/:project/builds/:number/cancel', async (request, response) => {
+    const row = await requireBuild(context, request.params);
+    if (await requestBuildCancel(context.db, row.id)) tellTemporal(context);
+    const now = await requireBuild(context, request.params);
+    response.status(now.state === 'finished' ? 200 : 202).json(await answerBuild(context, now));
+  });
+
+  router.get('/v1/projects/:project/builds/:number/runs/:run', async (request, response) => {
+    response.json(await answerRun(context, request.params));
+  });
+
+  router.post('/v1/projects/:project/builds/:number/runs/:run/cancel', async (request, response) => {
+    const row = await requireRun(context, request.params);
+    if (await requestRunCancel(context.db, row.id)) tellTemporal(context);
+    const answer = await answerRun(context, request.params);
+    response.status(answer.state === 'finished' ? 200 : 202).json(answer);
+  });
+
+  router.get('/v1/workers', async (_request, response) => {
+    response.json({ workers: (await listHosts(context.db)).map(viewWorker) });
+  });
+
+  return router;
+}
+
+/** The wish is committed; Temporal is told at once, and by the sweep if that fails. */
+function tellTemporal(context: ApiContext): void {
+  deliverCancels(context).catch((error: unknown) => {
+    context.log.warn({ error: String(error) }, 'cancel left to the sweep');
+  });
+}
+
+interface BuildPath {
+  project: string;
+  number: string;
+}
+export interface RunPath extends BuildPath {
+  run: string;
+}
+
+const Number31 = z.coerce
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
+
+async function requireBuild(context: ApiContext, path: BuildPath): Promise<BuildRow> {
+  const number = Number31.safeParse(path.number);
+  const row = number.success ? await readBuild(context.db, path.project, number.data) : undefined;
+  if (!row) throw notFound(`build ${path.project}/${path.number}`);
+  return row;
+}
+
+export async function requireRun(context: ApiContext, path: RunPath): Promise<RunRow> {
+  const number = Number31.safeParse(path.number);
+  const where = { project: path.project, number: number.data ?? 0, run: path.run };
+  const row = number.success ? await readRun(context.db, where) : undefined;
+  if (!row) throw notFound(`run ${path.project}/${path.number}/${path.run}`);
+  return row;
+}
+
+async function livingClusters(context: ApiContext): Promise<Set<string>> {
+  const hosts = await listHosts(context.db);
+  return new Set(hosts.filter((host) => host.silent_ms < SILENT_AFTER_MS).map((host) => host.cluster));
+}
+
+async function answerBuild(context: ApiContext, row: BuildRow): Promise<shapes.Build> {
+  const [runs, clusters] = await Promise.all([listRuns(context.db, row.id), livingClusters(context)]);
+  const place = { project: row.project, build: row.number, livingClusters: clusters };
+  return { ...viewBuild(row, context.links), runs: runs.map((run) => viewRun(run, place, context.links)) };
+}
+
+async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run> {
+  const row = await requireRun(context, path);
+  const [attempts, artifacts, clusters, build] = await Promise.all([
+    listAttempts(context.db, row.id),
+    listArtifacts(context.db, row.id, row.attempt),
+    livingClusters(context),
+    requireBuild(context, path),
+  ]);
+  const place = { project: build.project, build: build.number, livingClusters: clusters };
+  const artifactPlace = { ...place, run: row.name, attempt: row.attempt };
+  return {
+    ...viewRun(row, place, context.links),
+    project: build.project,
+    build: build.number,
+    spec: row.spec,
+    attempts: attempts.map(viewAttempt),
+    artifacts: artifacts.map((artifact) => viewArtifact(artifact, artifactPlace, context.links)),
+    trace: viewBuild(build, context.links).urls.trace,
+  };
+}

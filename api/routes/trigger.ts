@@ -1,0 +1,124 @@
+// Owns the trigger: one POST that commits a build with its number and all its URLs, and answers before anything runs.
+// Mounted on the main address, or on an address of its own that can be hidden from the public.
+import { createHash, randomUUID } from 'node:crypto';
+import { Router, type Request } from 'express';
+import { dispatchBuild } from '../../adapters/outbox';
+import { planDigest } from '../../adapters/plan-digest';
+import { createBuild, readBuild } from '../../adapters/store/builds';
+import { allowsPrivileged } from '../../adapters/store/leases';
+import type { Plan } from '../../domain/schemas/plan';
+import * as shapes from '../../domain/schemas/api';
+import type { ApiContext } from '../context';
+import { notFound, Refusal } from '../problem';
+import { viewBuild } from '../views';
+import { checkDefinition, planOrRefuse, requireProject } from './projects';
+
+export function triggerRoutes(context: ApiContext): Router {
+  const router = Router();
+  router.post('/v1/projects/:project/builds', async (request, response) => {
+    const { status, build } = await trigger(context, request.params.project, request);
+    response.status(status).location(build.urls.self).json(build);
+  });
+  return router;
+}
+
+async function trigger(context: ApiContext, name: string, request: Request) {
+  const wanted = shapes.TriggerRequest.parse(request.body ?? {});
+  const project = await requireProject(context, name);
+  const plan = planOrRefuse(checkDefinition(project.definition), wanted);
+  await checkPolicy(context, plan);
+  const build = {
+    id: randomUUID(),
+    project: name,
+    definition: project.definition,
+    plan,
+    planDigest: planDigest(plan),
+    runIds: plan.runs.map(() => randomUUID()),
+    cluster: context.cluster,
+    params: wanted.params,
+    reason: wanted.reason,
+    idempotencyKey: keyOf(request),
+    requestDigest: createHash('sha256').update(JSON.stringify(wanted)).digest('hex'),
+  };
+  const created = await createBuild(context.db, build);
+  switch (created.kind) {
+    case 'no-project':
+      throw notFound(`project ${name}`);
+    case 'key-reused':
+      throw new Refusal(
+        422,
+        'key-reused',
+        'this Idempotency-Key was used for another request of this project; use a new key',
+      );
+    case 'existing':
+      return { status: 200, build: await answer(context, name, created.number) };
+    case 'created': {
+      const { number } = created;
+      // The answer does not wait for Temporal: the row is committed, and the sweep delivers what this misses.
+      dispatchBuild(context, { ...build, number, trigger: plan.trigger }).catch((error: unknown) => {
+        context.log.warn({ project: name, build: number, error: String(error) }, 'left to the sweep');
+      });
+      return { status: 201, build: firstView(context, build, created) };
+    }
+  }
+}
+
+/** What reading it back would give, without asking the store again. */
+function firstView(
+  context: ApiContext,
+  build: {
+    id: string;
+    project: string;
+    plan: Plan;
+    planDigest: string;
+    params: Record<string, string>;
+    reason: string;
+  },
+  created: { number: number; createdAt: Date },
+): shapes.BuildSummary {
+  const row = {
+    id: build.id,
+    project: build.project,
+    number: created.number,
+    state: 'queued' as const,
+    outcome: null,
+    cause: null,
+    trigger: build.plan.trigger,
+    params: build.params,
+    reason: build.reason,
+    plan_digest: build.planDigest,
+    cancel_requested_at: null,
+    created_at: created.createdAt,
+    started_at: null,
+    finished_at: null,
+    counts: { queued: build.plan.runs.length },
+  };
+  return viewBuild(row, context.links);
+}
+
+async function answer(context: ApiContext, project: string, number: number): Promise<shapes.BuildSummary> {
+  const row = await readBuild(context.db, project, number);
+  if (!row) throw notFound(`build ${project}/${number}`);
+  return viewBuild(row, context.links);
+}
+
+function keyOf(request: Request): string | null {
+  const key = request.get('idempotency-key');
+  if (key === undefined) return null;
+  if (key.length === 0 || key.length > 255) {
+    throw new Refusal(400, 'malformed-request', 'Idempotency-Key must be 1 to 255 characters');
+  }
+  return key;
+}
+
+async function checkPolicy(context: ApiContext, plan: Plan): Promise<void> {
+  const asking = plan.runs.find((run) => run.privileged || run.capAdd.length > 0);
+  if (!asking || (await allowsPrivileged(context.db, context.cluster))) return;
+  const what = asking.privileged ? 'a privileged container' : `capability ${asking.capAdd.join(', ')}`;
+  throw new Refusal(
+    403,
+    'policy',
+    `run ${asking.name} asks for ${what}, which cluster ${context.cluster} does not allow; ` +
+      'remove it, or have the cluster allow it (SLIPWAY_ALLOW_PRIVILEGED=true)',
+  );
+}

@@ -1,0 +1,174 @@
+// Owns how rows become answers: statuses, counts, URLs. Pure.
+// Called by the routes; nothing else makes these shapes.
+import { apiPath, buildWorkflowId, encodePath, pagePath, tracePath } from '../domain/names';
+import { buildStatus, isBad, runStatus } from '../domain/verdict';
+import type * as api from '../domain/schemas/api';
+import { Outcome } from '../domain/schemas/words';
+import type { BuildRow } from '../adapters/store/builds';
+import type { HostRow } from '../adapters/store/leases';
+import type { ProjectRow } from '../adapters/store/projects';
+import type { ArtifactRow, AttemptRow, RunRow } from '../adapters/store/runs';
+
+/** Where links lead: the API's own base URL and Temporal's Web UI. */
+export interface Links {
+  base: string;
+  temporalUi: string;
+  namespace: string;
+}
+
+const iso = (at: Date | null): string | null => at?.toISOString() ?? null;
+
+export function viewBuild(row: BuildRow, links: Links): api.BuildSummary {
+  const anyNotPassed = Outcome.options.some((outcome) => isBad(outcome) && (row.counts[outcome] ?? 0) > 0);
+  const { project, number, state, outcome } = row;
+  return {
+    project,
+    number,
+    state,
+    outcome,
+    cause: row.cause,
+    status: buildStatus({ state, outcome, cancelRequested: row.cancel_requested_at !== null, anyNotPassed }),
+    trigger: row.trigger,
+    reason: row.reason,
+    params: row.params,
+    planDigest: row.plan_digest,
+    counts: viewCounts(row.counts),
+    createdAt: row.created_at.toISOString(),
+    startedAt: iso(row.started_at),
+    finishedAt: iso(row.finished_at),
+    urls: {
+      self: links.base + apiPath.build(project, number),
+      page: links.base + pagePath.build(project, number),
+      trace: links.temporalUi + tracePath(links.namespace, buildWorkflowId(project, number)),
+    },
+  };
+}
+
+function viewCounts(counts: Record<string, number>): api.RunCounts {
+  const of = (...words: string[]): number => words.reduce((sum, word) => sum + (counts[word] ?? 0), 0);
+  return {
+    total: Object.values(counts).reduce((sum, count) => sum + count, 0),
+    queued: of('queued'),
+    running: of('leasing', 'preparing', 'running', 'collecting'),
+    passed: of('passed'),
+    failed: of('failed'),
+    errored: of('errored'),
+    cancelled: of('cancelled'),
+    timedOut: of('timed-out'),
+    skipped: of('skipped'),
+  };
+}
+
+export interface RunPlace {
+  project: string;
+  build: number;
+  /** The host names of clusters that have a worker now: a run of another waits for one. */
+  livingClusters: ReadonlySet<string>;
+}
+
+export function viewRun(row: RunRow, place: RunPlace, links: Links): api.RunSummary {
+  const { project, build } = place;
+  return {
+    name: row.name,
+    job: row.spec.job,
+    cell: row.spec.cell,
+    state: row.state,
+    outcome: row.outcome,
+    cause: row.cause,
+    status: runStatus({ state: row.state, outcome: row.outcome, cancelRequested: row.cancel_requested_at !== null }),
+    message: row.message,
+    waiting: waitingOf(row, place),
+    attempt: row.attempt,
+    exitCode: row.exit_code,
+    cluster: row.cluster,
+    host: row.host,
+    logBytes: row.log_bytes ?? 0,
+    startedAt: iso(row.started_at),
+    finishedAt: iso(row.finished_at),
+    urls: {
+      self: links.base + apiPath.run(project, build, row.name),
+      page: links.base + pagePath.run(project, build, row.name),
+      log: links.base + apiPath.log(project, build, row.name),
+      artifacts: links.base + apiPath.artifacts(project, build, row.name),
+    },
+  };
+}
+
+function waitingOf(row: RunRow, place: RunPlace): string | null {
+  if (row.state !== 'queued') return null;
+  if (!place.livingClusters.has(row.cluster)) {
+    return `no worker of cluster ${row.cluster} is connected; start one with: slipway worker --cluster ${row.cluster}`;
+  }
+  if (row.waiting !== null) return row.waiting;
+  if (row.spec.needs.length > 0)
+    return `it needs ${row.spec.needs.join(', ')} first, or a free slot in cluster ${row.cluster}`;
+  return `all slots of cluster ${row.cluster} are taken by earlier runs`;
+}
+
+export function viewAttempt(row: AttemptRow): api.Attempt {
+  return {
+    number: row.number,
+    state: row.state,
+    outcome: row.outcome,
+    cause: row.cause,
+    message: row.message,
+    exitCode: row.exit_code,
+    host: row.host,
+    worker: row.worker,
+    containerId: row.container_id,
+    imageDigest: row.image_digest,
+    logBytes: row.log_bytes,
+    logComplete: row.log_complete,
+    createdAt: row.created_at.toISOString(),
+    startedAt: iso(row.started_at),
+    finishedAt: iso(row.finished_at),
+  };
+}
+
+export function viewArtifact(
+  row: ArtifactRow,
+  place: { project: string; build: number; run: string; attempt: number },
+  links: Links,
+): api.Artifact {
+  const folder = apiPath.artifacts(place.project, place.build, place.run);
+  return {
+    path: row.path,
+    sizeBytes: row.size_bytes,
+    digest: row.digest,
+    contentType: row.content_type,
+    attempt: place.attempt,
+    url: `${links.base}${folder}/${encodePath(row.path)}?attempt=${place.attempt}`,
+  };
+}
+
+export function viewProject(row: ProjectRow, lastBuild: BuildRow | undefined, links: Links): api.ProjectSummary {
+  return {
+    name: row.name,
+    description: row.description,
+    createdAt: row.created_at.toISOString(),
+    updatedAt: row.updated_at.toISOString(),
+    lastBuild: lastBuild ? viewBuild(lastBuild, links) : null,
+    urls: {
+      self: links.base + apiPath.project(row.name),
+      page: links.base + pagePath.project(row.name),
+      builds: links.base + apiPath.builds(row.name),
+    },
+  };
+}
+
+/** Silence after which a worker does not count as connected, ms; it says hello every 5 s. */
+export const SILENT_AFTER_MS = 15_000;
+
+export function viewWorker(row: HostRow): api.WorkerSummary {
+  return {
+    id: row.worker,
+    cluster: row.cluster,
+    host: row.name,
+    labels: row.labels,
+    slots: row.slots,
+    busySlots: row.busy.length,
+    version: row.version,
+    connected: row.silent_ms < SILENT_AFTER_MS,
+    lastSeenAt: row.last_seen_at.toISOString(),
+  };
+}

@@ -1,0 +1,157 @@
+// Owns the command line's side of the HTTP API: typed calls, refusals in words, live logs that resume.
+// Called by the commands; the shapes are those of domain/schemas/api.ts.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createParser } from 'eventsource-parser';
+import { apiPath } from '../domain/names';
+import * as shapes from '../domain/schemas/api';
+import type { z } from 'zod';
+
+/** The server refused or cannot be reached: a sentence for people, problems of the input if any. */
+export class ClientError extends Error {
+  constructor(
+    message: string,
+    readonly answer?: shapes.ErrorAnswer,
+  ) {
+    super(message);
+  }
+}
+
+const RETRY_MS = 500;
+
+export interface RunPlace {
+  project: string;
+  number: number;
+  run: string;
+}
+interface How {
+  method?: 'GET' | 'POST' | 'PUT';
+  body?: unknown;
+  headers?: Record<string, string>;
+}
+
+export class Client {
+  constructor(readonly server: string) {}
+
+  project(name: string): Promise<shapes.Project | undefined> {
+    return this.find(shapes.Project, apiPath.project(name));
+  }
+
+  createProject(name: string, definition: string): Promise<shapes.Project> {
+    return this.read(shapes.Project, '/v1/projects', { method: 'POST', body: { name, definition } });
+  }
+
+  replaceProject(name: string, definition: string): Promise<shapes.Project> {
+    return this.read(shapes.Project, apiPath.project(name), { method: 'PUT', body: { definition } });
+  }
+
+  async projects(): Promise<shapes.ProjectSummary[]> {
+    return (await this.read(shapes.ProjectList, '/v1/projects')).projects;
+  }
+
+  trigger(project: string, request: shapes.TriggerRequest, idempotencyKey: string): Promise<shapes.BuildSummary> {
+    const headers = { 'idempotency-key': idempotencyKey };
+    return this.read(shapes.BuildSummary, apiPath.builds(project), { method: 'POST', body: request, headers });
+  }
+
+  async builds(project: string, limit: number): Promise<shapes.BuildSummary[]> {
+    return (await this.read(shapes.BuildList, `${apiPath.builds(project)}?limit=${limit}`)).builds;
+  }
+
+  build(project: string, number: number): Promise<shapes.Build> {
+    return this.read(shapes.Build, apiPath.build(project, number));
+  }
+
+  run(project: string, number: number, run: string): Promise<shapes.Run> {
+    return this.read(shapes.Run, apiPath.run(project, number, run));
+  }
+
+  cancelBuild(project: string, number: number): Promise<shapes.Build> {
+    return this.read(shapes.Build, `${apiPath.build(project, number)}/cancel`, { method: 'POST' });
+  }
+
+  cancelRun(project: string, number: number, run: string): Promise<shapes.Run> {
+    return this.read(shapes.Run, `${apiPath.run(project, number, run)}/cancel`, { method: 'POST' });
+  }
+
+  /** The log as it is now. @param offset negative: so many bytes from the end */
+  async log(place: RunPlace, offset = 0): Promise<Buffer> {
+    const path = apiPath.log(place.project, place.number, place.run);
+    const response = await this.request(`${path}?offset=${offset}`);
+    return Buffer.from(await response.arrayBuffer());
+  }
+
+  /** Follows a log to its end over restarts of the server: every byte once, in order. */
+  async *follow(place: RunPlace): AsyncGenerator<Buffer> {
+    const log = apiPath.log(place.project, place.number, place.run);
+    let at = 0;
+    for (let ended = false; !ended; ) {
+      try {
+        for await (const event of this.events(`${log}/events?offset=${at}`)) {
+          ended = event.kind === 'end';
+          if (event.kind !== 'chunk') break;
+          at = event.endByte;
+          yield event.bytes;
+        }
+      } catch (error) {
+        if (isFinal(error)) throw error;
+      }
+      if (!ended) await sleep(RETRY_MS);
+    }
+  }
+
+  private async *events(
+    path: string,
+  ): AsyncGenerator<{ kind: 'chunk'; endByte: number; bytes: Buffer } | { kind: 'end' }> {
+    const response = await this.request(path);
+    const found: ({ kind: 'chunk'; endByte: number; bytes: Buffer } | { kind: 'end' })[] = [];
+    const parser = createParser({
+      onEvent: ({ event, id, data }) => {
+        if (event === 'end') found.push({ kind: 'end' });
+        if (event === 'chunk') found.push({ kind: 'chunk', endByte: Number(id), bytes: Buffer.from(data, 'base64') });
+      },
+    });
+    const decoder = new TextDecoder();
+    for await (const part of response.body as unknown as AsyncIterable<Uint8Array>) {
+      parser.feed(decoder.decode(part, { stream: true }));
+      yield* found.splice(0);
+    }
+  }
+
+  private async find<Shape extends z.ZodType>(shape: Shape, path: string): Promise<z.infer<Shape> | undefined> {
+    try {
+      return await this.read(shape, path);
+    } catch (error) {
+      if (error instanceof ClientError && error.answer?.status === 404) return undefined;
+      throw error;
+    }
+  }
+
+  private async read<Shape extends z.ZodType>(shape: Shape, path: string, how: How = {}): Promise<z.infer<Shape>> {
+    const response = await this.request(path, how);
+    return shape.parse(await response.json());
+  }
+
+  private async request(path: string, { method = 'GET', body, headers = {} }: How = {}): Promise<Response> {
+    let response: Response;
+    try {
+      response = await fetch(this.server + path, {
+        method,
+        headers: { 'content-type': 'application/json', ...headers },
+        body: body === undefined ? undefined : JSON.stringify(body),
+      });
+    } catch (error) {
+      const why = (error as { cause?: Error }).cause?.message ?? String(error);
+      throw new ClientError(
+        `no Slipway server answers at ${this.server} (${why}); start one with: slipway up, or name another with --server URL`,
+      );
+    }
+    if (response.ok) return response;
+    const answer = shapes.ErrorAnswer.safeParse(await response.json().catch(() => undefined));
+    throw new ClientError(answer.data?.detail ?? `${method} ${path}: HTTP ${response.status}`, answer.data);
+  }
+}
+
+/** A refusal stays one; a server that is away or fails may be back. */
+function isFinal(error: unknown): boolean {
+  return error instanceof ClientError && error.answer !== undefined && error.answer.status < 500;
+}

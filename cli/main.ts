@@ -1,0 +1,153 @@
+#!/usr/bin/env node
+// Owns the `slipway` command: its verbs, options, help and exit codes. Every message that leaves it is a sentence.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command, CommanderError } from 'commander';
+import { LockedError } from '../adapters/pid-lock';
+import { readSettings, SettingsError } from '../adapters/settings';
+import { SetupError } from '../adapters/setup-error';
+import { version } from '../package.json';
+import { Client, ClientError } from './client';
+import { builds, cancel, log, plan, run, validate, type PlanOptions, type RunOptions } from './commands';
+import { CommandError, terminal, EXIT } from './context';
+import { doctor } from './doctor';
+import { up, workerTokenFile } from './up';
+
+const collect = (value: string, all: string[]): string[] => [...all, value];
+const client = (options: { server?: string }): Client =>
+  new Client((options.server ?? process.env['SLIPWAY_SERVER'] ?? readSettings().baseUrl).replace(/\/+$/, ''));
+const finish = (code: number): void => {
+  process.exitCode = code;
+};
+
+const program = new Command('slipway')
+  .description('A CI build orchestrator on Temporal. Kill anything, and the build goes on.')
+  .version(version)
+  .exitOverride()
+  .configureHelp({ showGlobalOptions: true });
+
+program
+  .command('up')
+  .description('start a whole Slipway on this machine and keep it alive; state lies in .slipway/')
+  .option('--example', 'run examples/hello once it is up')
+  .action(async (options: { example?: boolean }) => {
+    const code = await up({ example: options.example ?? false, output: terminal });
+    process.exit(code);
+  });
+
+program
+  .command('run')
+  .description('plan, build and follow a project; the exit code is the verdict: 0 passed, 1 failed, 2 could not run')
+  .argument('<path>', 'project file, or a folder with slipway.yml')
+  .option('--project <name>', 'name of the project; default: that of the folder')
+  .option('--trigger <name>', 'trigger in the file; default: the first')
+  .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--reason <text>', 'shown with the build')
+  .option('--json', 'print the finished build as JSON and nothing else')
+  .option('--server <url>', 'address of the API')
+  .action(async (path: string, options: RunOptions & { server?: string }) => {
+    finish(await run(client(options), path, { options, output: terminal }));
+  });
+
+program
+  .command('plan')
+  .description('print the runs of a project file without starting anything; needs no server')
+  .argument('<path>', 'project file, or a folder with slipway.yml')
+  .option('--trigger <name>', 'trigger in the file; default: the first')
+  .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--json', 'print digest and plan as JSON')
+  .action((path: string, options: PlanOptions) => finish(plan(path, options, terminal)));
+
+program
+  .command('validate')
+  .description('print every problem of a project file with its line and column; exit code 1 if there is one')
+  .argument('<path>', 'project file, or a folder with slipway.yml')
+  .action((path: string) => finish(validate(path, terminal)));
+
+program
+  .command('builds')
+  .description('list builds, newest first')
+  .argument('[project]', 'only of this project')
+  .option('--limit <n>', 'at most so many', '20')
+  .option('--json', 'print as JSON')
+  .option('--server <url>', 'address of the API')
+  .action(async (project: string | undefined, options: { json?: boolean; limit: string; server?: string }) => {
+    finish(await builds(client(options), project, { options, output: terminal }));
+  });
+
+program
+  .command('log')
+  .description('print the log of a run, byte for byte')
+  .argument('<place>', 'PROJECT/NUMBER/RUN; the run may be left out when there is one only')
+  .option('-f, --follow', 'go on until the run ends')
+  .option('--server <url>', 'address of the API')
+  .action(async (place: string, options: { follow?: boolean; server?: string }) => {
+    finish(await log(client(options), place, options));
+  });
+
+program
+  .command('cancel')
+  .description('cancel a build or one of its runs')
+  .argument('<place>', 'PROJECT/NUMBER or PROJECT/NUMBER/RUN')
+  .option('--server <url>', 'address of the API')
+  .action(async (place: string, options: { server?: string }) => {
+    finish(await cancel(client(options), place, terminal));
+  });
+
+program
+  .command('worker')
+  .description('serve a cluster with this machine and its Docker engine')
+  .option('--cluster <name>', 'cluster to serve', 'local')
+  .option('--slots <n>', 'runs at once; default: twice the cores')
+  .option('--name <host>', 'name of this host; default: that of the machine')
+  .option('--labels <a,b>', 'labels of this host')
+  .option('--server <url>', 'address of the API')
+  .action((options: Record<string, string | undefined>) => startWorker(options));
+
+program
+  .command('doctor')
+  .description('say what this machine lacks, and the command that mends it')
+  .option('--json', 'print as JSON')
+  .action(async (options: { json?: boolean }) => finish(await doctor(options, terminal)));
+
+/** The worker reads its settings from the environment; options are another way to give them. */
+function startWorker(options: Record<string, string | undefined>): void {
+  const names = {
+    cluster: 'SLIPWAY_CLUSTER',
+    slots: 'SLIPWAY_SLOTS',
+    name: 'SLIPWAY_HOST',
+    labels: 'SLIPWAY_LABELS',
+    server: 'SLIPWAY_SERVER',
+  };
+  for (const [option, name] of Object.entries(names))
+    if (options[option] !== undefined) process.env[name] = options[option];
+  const { dataDir, SLIPWAY_WORKER_TOKEN } = readSettings();
+  const token = workerTokenFile(dataDir);
+  if (SLIPWAY_WORKER_TOKEN === undefined && existsSync(token)) process.env['SLIPWAY_WORKER_TOKEN_FILE'] = token;
+  // Beside the worker of `slipway up` in the same folder, this one is another host with an id of its own.
+  process.env['SLIPWAY_WORKER_DIR'] ??= join(dataDir, 'workers', readSettings().SLIPWAY_HOST);
+  // Loading it starts it: it is a process of its own everywhere else.
+  require('../workers/cluster');
+}
+
+/** What any command may end with, in words and with its exit code. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.passed : EXIT.usage;
+  if (error instanceof ClientError) {
+    terminal.err(`slipway: ${error.message}`);
+    for (const problem of error.answer?.problems ?? []) terminal.err(`  ${problem.path}: ${problem.message}`);
+    return EXIT.couldNotRun;
+  }
+  if (error instanceof CommandError) {
+    terminal.err(`slipway: ${error.message}`);
+    return error.exitCode;
+  }
+  const isForUsers = error instanceof SettingsError || error instanceof LockedError || error instanceof SetupError;
+  terminal.err(`slipway: ${(error as Error).message}`);
+  if (!isForUsers && process.env['SLIPWAY_LOG_LEVEL'] === 'debug') terminal.err((error as Error).stack ?? '');
+  return EXIT.couldNotRun;
+}
+
+program.parseAsync().catch((error: unknown) => {
+  process.exit(report(error));
+});

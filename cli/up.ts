@@ -1,0 +1,131 @@
+// Owns `slipway up`: makes this machine ready, starts every process of a small Slipway, and keeps them alive.
+// Called by main.ts; `npm start` is this with the example. All state lies in the data folder.
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join, relative, resolve } from 'node:path';
+import { connectDocker, ensureDockerEngine } from '../adapters/docker-setup';
+import { readSettings, type Settings } from '../adapters/settings';
+import { ensureStarterImage } from '../adapters/starter-image';
+import { findTemporalCli } from '../adapters/temporal-cli';
+import { devServerArgs, isTemporalReady } from '../adapters/temporal-dev-server';
+import { stopOnSignal, Supervisor, type ChildSpec } from '../workers/supervisor';
+import { Client } from './client';
+import { run } from './commands';
+import type { Output } from './context';
+import { paint } from './print';
+
+const ROOT = resolve(__dirname, '..', '..');
+
+export interface UpOptions {
+  /** Runs the example once everything is up. */
+  example?: boolean;
+  output: Output;
+}
+
+/** Runs until it is told to stop. @returns the exit code @throws SetupError, SettingsError, LockedError */
+export async function up({ example = false, output }: UpOptions): Promise<number> {
+  const settings = readSettings();
+  const announce = (line: string): void => output.err(`${paint('gray', 'slipway')}  ${line}`);
+  mkdirSync(join(settings.dataDir, 'logs'), { recursive: true, mode: 0o700 });
+  const supervisor = await Supervisor.open({ runDir: join(settings.dataDir, 'run'), announce });
+  const stopped = stopOnSignal(supervisor, announce);
+  try {
+    const ready = startAll(supervisor, settings, announce).then(() => greet(settings, { example, output }));
+    // Told to stop while still starting: the start fails because of it, and that is no news.
+    const first = await Promise.race([ready.then(() => 'ready' as const), stopped]);
+    ready.catch(() => undefined);
+    return first === 'ready' ? await stopped : first;
+  } catch (error) {
+    await supervisor.stop();
+    throw error;
+  }
+}
+
+async function startAll(supervisor: Supervisor, settings: Settings, announce: (line: string) => void): Promise<void> {
+  const env = childEnv(settings);
+  const logs = join(settings.dataDir, 'logs');
+  const ours = (name: string, entry: string): ChildSpec => ({
+    name,
+    command: process.execPath,
+    args: [join(ROOT, 'dist', entry)],
+    env,
+    isOurs: true,
+    logFile: join(logs, `${name}.log`),
+  });
+  const start = async (spec: ChildSpec): Promise<void> => {
+    const began = Date.now();
+    await supervisor.start(spec);
+    announce(`${spec.name} is up (${((Date.now() - began) / 1000).toFixed(1)} s)`);
+  };
+  const engine = prepareEngine(settings, announce);
+  engine.catch(() => undefined);
+  const stores = settings.DATABASE_URL === undefined ? [start(ours('database', 'workers/database.js'))] : [];
+  const temporal = process.env['TEMPORAL_ADDRESS'] ? [] : [startTemporal(settings, announce, start)];
+  await Promise.all([...stores, ...temporal]);
+  await Promise.all([start(ours('api', 'api/main.js')), start(ours('orchestrator', 'workers/orchestrator.js'))]);
+  await engine;
+  await start(ours('worker', 'workers/cluster.js'));
+}
+
+async function prepareEngine(settings: Settings, announce: (line: string) => void): Promise<void> {
+  const engine = await ensureDockerEngine({ announce, logFile: join(settings.dataDir, 'logs', 'dockerd.log') });
+  announce(`Docker engine ${engine.version} at ${engine.socket}`);
+  await ensureStarterImage(connectDocker(engine.socket), { announce });
+}
+
+async function startTemporal(
+  settings: Settings,
+  announce: (line: string) => void,
+  start: (spec: ChildSpec) => Promise<void>,
+): Promise<void> {
+  const program = await findTemporalCli({ toolsDir: join(settings.dataDir, 'tools'), announce });
+  const { SLIPWAY_TEMPORAL_PORT: port, SLIPWAY_TEMPORAL_UI_PORT: uiPort } = settings;
+  await start({
+    name: 'temporal',
+    command: program,
+    args: devServerArgs({ dbFile: join(settings.dataDir, 'temporal.db'), port, uiPort }),
+    readyWhen: () => isTemporalReady(`127.0.0.1:${port}`),
+    logFile: join(settings.dataDir, 'logs', 'temporal.log'),
+  });
+}
+
+function childEnv(settings: Settings): NodeJS.ProcessEnv {
+  return {
+    ...process.env,
+    SLIPWAY_DATA_DIR: settings.dataDir,
+    SLIPWAY_WORKER_TOKEN: settings.SLIPWAY_WORKER_TOKEN ?? ensureWorkerToken(settings.dataDir),
+    SLIPWAY_TEMPORAL_UI_URL:
+      process.env['SLIPWAY_TEMPORAL_UI_URL'] ?? `http://127.0.0.1:${settings.SLIPWAY_TEMPORAL_UI_PORT}`,
+    TEMPORAL_ADDRESS: process.env['TEMPORAL_ADDRESS'] || `127.0.0.1:${settings.SLIPWAY_TEMPORAL_PORT}`,
+  };
+}
+
+/** The worker token of this folder, made once. */
+function ensureWorkerToken(dataDir: string): string {
+  const path = workerTokenFile(dataDir);
+  try {
+    writeFileSync(path, randomBytes(32).toString('hex'), { flag: 'wx', mode: 0o600 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  return readFileSync(path, 'utf8').trim();
+}
+
+export function workerTokenFile(dataDir: string): string {
+  return join(dataDir, 'worker-token');
+}
+
+async function greet(settings: Settings, { example, output }: Required<UpOptions>): Promise<void> {
+  const say = (what: string, where: string): void => output.err(`  ${what.padEnd(16)}${where}`);
+  if (example) {
+    output.err(`\nRunning the example (${join('examples', 'hello', 'slipway.yml')}):\n`);
+    const path = join(ROOT, 'examples', 'hello');
+    await run(new Client(settings.baseUrl), path, { options: { param: [], reason: 'npm start' }, output });
+  }
+  output.err(`\n${paint('bold', 'Slipway is up.')}`);
+  say('page', settings.baseUrl);
+  say('API', `${settings.baseUrl}/v1/projects`);
+  say('Temporal', childEnv(settings).SLIPWAY_TEMPORAL_UI_URL ?? '');
+  say('state', relative(process.cwd(), settings.dataDir) || basename(settings.dataDir));
+  output.err(`\nNext: npx slipway run examples/hello   (in another terminal). Ctrl-C stops.`);
+}

@@ -1,0 +1,50 @@
+// Owns what a build workflow is started with: its name and its input. Stored in histories: never renamed, only added to.
+// Made by adapters/temporal.ts, read by workflows/build.ts.
+import type { NeedCondition } from './schemas/plan';
+
+export const BUILD_WORKFLOW = 'build';
+
+/** One run as the workflow needs it. What it executes is fetched by the worker with the lease. Fields are only added. */
+export interface BuildRun {
+  id: string;
+  name: string;
+  job: string;
+  cluster: string;
+  timeoutMs: number;
+  /** Indexes into `runs`; absent: none. */
+  needs?: number[];
+  needsCondition?: NeedCondition;
+}
+
+export interface BuildInput {
+  buildId: string;
+  project: string;
+  number: number;
+  runs: BuildRun[];
+  /** Only jobs with a limit. */
+  jobs: { name: string; maxParallel?: number; failFast: boolean }[];
+  /** Runs open at once. */
+  window: number;
+  timing: BuildTiming;
+}
+
+/** All in ms. */
+export interface BuildTiming {
+  heartbeatTimeoutMs: number;
+  /** How long a worker may stay away before its host counts as lost. */
+  reattachGraceMs: number;
+  /** The same for a worker that said it goes away, as in an upgrade. */
+  detachGraceMs: number;
+  /** Added to a run's own limit: the worker stops it first, this is the net below. */
+  runMarginMs: number;
+  /** First and longest pause before a slot is asked for again. */
+  askAgainMs: { first: number; most: number };
+}
+
+export const DEFAULT_TIMING: BuildTiming = {
+  heartbeatTimeoutMs: 12_000,
+  reattachGraceMs: 15_000,
+  detachGraceMs: 60_000,
+  runMarginMs: 3_600_000,
+  askAgainMs: { first: 500, most: 5_000 },
+};

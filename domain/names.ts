@@ -1,0 +1,45 @@
+// Owns every name that is minted: workflow ids, task queues, container names, URL paths.
+// Pure. They are stored in histories and links, so a form is never changed; a new one is added beside it.
+
+/** Id of the one workflow of a build. `project` is a ProjectName, `number` counts from 1. */
+export const buildWorkflowId = (project: string, number: number): string => `build/${project}/${number}`;
+
+/** Queue of workflows and of activities that keep records. */
+export const ORCHESTRATOR_QUEUE = 'orchestrator';
+
+/** Queue of new work for any worker of a cluster. */
+export const clusterQueue = (cluster: string): string => `cluster.${cluster}`;
+
+/** Queue of follow-ups to one worker process; its id is kept on disk, so a restarted worker serves the same queue. */
+export const workerQueue = (cluster: string, workerId: string): string => `worker.${cluster}.${workerId}`;
+
+/** Name of the container of one attempt: the same whoever asks, so it is created at most once. */
+export const containerName = (runId: string, attempt: number): string => `slipway-${runId}-${attempt}`;
+
+const segment = encodeURIComponent;
+
+/** Paths of the API, relative to its base URL. */
+export const apiPath = {
+  project: (project: string): string => `/v1/projects/${segment(project)}`,
+  builds: (project: string): string => `/v1/projects/${segment(project)}/builds`,
+  build: (project: string, number: number): string => `${apiPath.builds(project)}/${number}`,
+  run: (project: string, number: number, run: string): string =>
+    `${apiPath.build(project, number)}/runs/${segment(run)}`,
+  log: (project: string, number: number, run: string): string => `${apiPath.run(project, number, run)}/log`,
+  artifacts: (project: string, number: number, run: string): string => `${apiPath.run(project, number, run)}/artifacts`,
+};
+
+/** Paths of the pages for people, relative to the same base URL. */
+export const pagePath = {
+  project: (project: string): string => `/projects/${segment(project)}`,
+  build: (project: string, number: number): string => `/projects/${segment(project)}/builds/${number}`,
+  run: (project: string, number: number, run: string): string =>
+    `${pagePath.build(project, number)}/runs/${segment(run)}`,
+};
+
+/** A path of an artifact or a file, to be put behind a URL: each part encoded, the slashes kept. */
+export const encodePath = (path: string): string => path.split('/').map(segment).join('/');
+
+/** The build's trace in the Temporal Web UI, to be put behind its base URL. */
+export const tracePath = (namespace: string, workflowId: string): string =>
+  `/namespaces/${segment(namespace)}/workflows/${segment(workflowId)}`;

@@ -1,0 +1,259 @@
+// Owns the plan: what is wrong with a project file as a whole, and the frozen list of runs of one trigger.
+// Pure and deterministic; called by the API and the CLI, and by the reader of project files for its checks.
+import { checkJob, makeRuns, readJob, type Job, type JobRun } from './jobs';
+import { countProduct, expandMatrix } from './matrix';
+import { checkNeeds, indexNeeds, resolveNeeds, type ExpandedJob } from './needs';
+import { fill } from './placeholders';
+import { sayKnown, toProblem, type Complaint, type Path } from './problems';
+import type { Plan, PlannedJob, PlannedRun } from './schemas/plan';
+import type { ProjectFile, RunEntry, TriggerEntry } from './schemas/project-file';
+import type { Problem } from './schemas/words';
+
+/** Runs of one build: half of the 2,000 children at which the workflow of a build gets stuck. */
+const MAX_RUNS = 1000;
+/** Cells of one trigger before exclude: what may be looked at to find those that stay. */
+const MAX_CELLS = 10_000;
+/** Characters of scripts, parameters and needs of all runs of one plan. */
+const MAX_PLAN_CHARACTERS = 32 * 1024 * 1024;
+
+interface PlanRequest {
+  /** Name of a trigger in the file; default: the first. */
+  trigger?: string;
+  /** Parameters of the caller; they win over everything in the file. */
+  params: Record<string, string>;
+}
+export type PlanResult = { kind: 'plan'; plan: Plan } | { kind: 'refused'; problems: Problem[] };
+
+/** As much of a file as could be read; a run that could not is a gap, so that all indexes stay. */
+interface ReadableFile {
+  scripts: Iterable<string>;
+  triggers: readonly ReadableTrigger[];
+}
+export interface ReadableTrigger {
+  name: string;
+  runs: readonly (RunEntry | undefined)[];
+}
+
+/** Finds everything that is wrong with a file whose shape is right, in all of its triggers. */
+export function checkProject(file: ReadableFile): Complaint[] {
+  const scripts = new Set(file.scripts);
+  const names = new Set<string>();
+  return file.triggers.flatMap((trigger, index) => {
+    const at = ['triggers', index];
+    const complaints = expandTrigger(trigger, scripts, at).complaints;
+    if (names.has(trigger.name)) {
+      const message = `the name "${trigger.name}" is taken by a trigger above; choose another`;
+      complaints.push({ code: 'duplicate-name', message, at: [...at, 'name'] });
+    }
+    names.add(trigger.name);
+    return complaints;
+  });
+}
+
+/**
+ * Makes the plan of one build. The same file and request always give the same plan.
+ * @param file a file without complaints, as the reader of project files returns it
+ */
+export function makePlan(file: ProjectFile, request: PlanRequest): PlanResult {
+  const names = file.triggers.map((trigger) => trigger.name);
+  const index = request.trigger === undefined ? 0 : names.indexOf(request.trigger);
+  const trigger = file.triggers[index];
+  const complaints = checkParams(request.params);
+  if (!trigger) {
+    const message = `unknown trigger "${request.trigger}"; ${sayKnown('triggers', request.trigger ?? '', names)}`;
+    return refuse([...complaints, { code: 'unknown-trigger', message, at: ['trigger'] }]);
+  }
+  const at = ['triggers', index];
+  const expanded = expandTrigger(trigger, new Set(Object.keys(file.scripts)), at);
+  complaints.push(...expanded.complaints);
+  if (complaints.length > 0) return refuse(complaints);
+  const runs = planRuns({ file, trigger, callerParams: request.params }, expanded.jobs);
+  if (!runs) {
+    const limit = `${MAX_PLAN_CHARACTERS / 1024 ** 2} Mi characters`;
+    const message = `the scripts, parameters and needs of all runs come to more than ${limit}; keep programs in the image or the repository`;
+    return refuse([{ code: 'plan-too-large', message, at: [...at, 'runs'] }]);
+  }
+  const jobs = expanded.jobs.map(({ job }) => planJob(job));
+  return { kind: 'plan', plan: { version: 1, trigger: trigger.name, jobs, runs } };
+}
+
+function refuse(complaints: readonly Complaint[]): PlanResult {
+  return { kind: 'refused', problems: complaints.map(toProblem) };
+}
+
+function checkParams(params: Record<string, string>): Complaint[] {
+  return Object.entries(params).flatMap(([name, value]): Complaint[] => {
+    const at = ['params', name];
+    if (!/^[^\s=\0]+$/.test(name)) {
+      const message = 'a parameter becomes an environment variable: use a name without blanks and "="';
+      return [{ code: 'bad-param', message, at }];
+    }
+    if (/[\0\p{Surrogate}]/u.test(value) || value.length > 128_000) {
+      return [{ code: 'bad-param', message: 'use text without NUL, 128000 characters at most', at }];
+    }
+    return [];
+  });
+}
+
+interface Expansion {
+  jobs: ExpandedJob[];
+  complaints: Complaint[];
+}
+
+/** Expands all jobs of a trigger, unless they are too many, and checks them together. */
+function expandTrigger(trigger: ReadableTrigger, scripts: ReadonlySet<string>, at: Path): Expansion {
+  const { sound, complaints } = readJobs(trigger, scripts, at);
+  const excess = (message: string): Expansion => ({
+    jobs: [],
+    complaints: [...complaints, { code: 'too-many-runs', message, at: [...at, 'runs'] }],
+  });
+  const early = sayExcessBeforeExclude(trigger.name, sound);
+  if (early !== undefined) return excess(early);
+  const matrices = sound.map((job) => ({ job, cells: expandMatrix(job.matrix) }));
+  const count = matrices.reduce((sum, { cells }) => sum + cells.length, 0);
+  if (count > MAX_RUNS) return excess(sayExcess(trigger.name, count));
+  const jobs = matrices.map(({ job, cells }) => {
+    const made = makeRuns(job, cells);
+    complaints.push(...made.complaints);
+    return { job, runs: made.runs };
+  });
+  complaints.push(...checkNames(jobs));
+  complaints.push(...checkNeeds(jobs, indexNeeds(jobs), jobs.length === trigger.runs.length));
+  return { jobs, complaints };
+}
+
+/** Sound jobs are those whose cells and names can be told for certain; complaints about those of others would mislead. */
+function readJobs(trigger: ReadableTrigger, scripts: ReadonlySet<string>, at: Path): JobReading {
+  const complaints: Complaint[] = [];
+  const sound: Job[] = [];
+  trigger.runs.forEach((entry, index) => {
+    if (!entry) return;
+    const job = readJob(entry, [...at, 'runs', index]);
+    const found = checkJob(job, scripts);
+    complaints.push(...found);
+    if (found.every(({ code }) => code === 'unknown-script' || code === 'needs-missing')) sound.push(job);
+  });
+  return { sound, complaints };
+}
+interface JobReading {
+  sound: Job[];
+  complaints: Complaint[];
+}
+
+/** Without exclude the count is exact before any cell is made; with it, only so many cells are looked at. */
+function sayExcessBeforeExclude(trigger: string, jobs: readonly Job[]): string | undefined {
+  const cells = jobs.reduce((sum, job) => sum + countProduct(job.matrix.axes), 0n);
+  if (jobs.every((job) => job.matrix.exclude.length === 0)) {
+    const count = cells + BigInt(jobs.reduce((sum, job) => sum + job.matrix.include.length, 0));
+    return count > MAX_RUNS ? sayExcess(trigger, count) : undefined;
+  }
+  if (cells <= MAX_CELLS) return undefined;
+  return `trigger "${trigger}" makes ${cells} cells before exclude, ${MAX_CELLS} at most; split it into triggers`;
+}
+
+function sayExcess(trigger: string, count: number | bigint): string {
+  return `trigger "${trigger}" makes ${count} runs, ${MAX_RUNS} at most; nothing is cut off, so split it into triggers`;
+}
+
+/** Names of runs and of jobs must be told apart, since both can be needed. One complaint a job at most. */
+function checkNames(jobs: readonly ExpandedJob[]): Complaint[] {
+  const owners = new Map<string, Job>();
+  const jobNames = new Map<string, Job>();
+  for (const { job } of jobs) if (!jobNames.has(job.entry.name)) jobNames.set(job.entry.name, job);
+  return jobs.flatMap(({ job, runs }): Complaint[] => {
+    let complaint: Complaint | undefined;
+    for (const { name } of runs) {
+      const namesake = jobNames.get(name);
+      const other = owners.get(name) ?? (namesake === job ? undefined : namesake);
+      if (!other) owners.set(name, job);
+      else complaint ??= { code: 'duplicate-name', message: sayDuplicate(name, job, other), at: [...job.at, 'name'] };
+    }
+    return complaint ? [complaint] : [];
+  });
+}
+
+function sayDuplicate(name: string, job: Job, other: Job): string {
+  if (other !== job) return `the name "${name}" is taken by another run of this trigger; choose another`;
+  const hint = job.matrix.axes.map((axis) => `{${axis.name}}`).join(', ');
+  return `several cells are called "${name}"; put {loop} or all of ${hint} into the name`;
+}
+
+function planJob(job: Job): PlannedJob {
+  const limits = job.entry.matrix;
+  const planned: PlannedJob = { name: job.entry.name, failFast: limits?.['fail-fast'] ?? false };
+  if (limits?.['max-parallel'] !== undefined) planned.maxParallel = limits['max-parallel'];
+  return planned;
+}
+
+interface PlanContext {
+  file: ProjectFile;
+  trigger: TriggerEntry;
+  callerParams: Record<string, string>;
+}
+
+/** All runs in the order of the file; undefined as soon as they are too large. */
+function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRun[] | undefined {
+  const index = indexNeeds(jobs);
+  const planned: PlannedRun[] = [];
+  let characters = 0;
+  for (const { job, runs } of jobs) {
+    const needs = resolveNeeds(job, index);
+    const needsCharacters = needs.reduce((sum, need) => sum + need.length, 0);
+    for (const run of runs) {
+      const env = mergeParams(context, job, run);
+      const next = { ...planRun(context.file, job.entry.name, run), env, needs };
+      characters += next.script.length + needsCharacters;
+      for (const name in env) characters += name.length + (env[name]?.length ?? 0);
+      if (characters > MAX_PLAN_CHARACTERS) return undefined;
+      planned.push(next);
+    }
+  }
+  return planned;
+}
+
+function planRun(file: ProjectFile, job: string, run: JobRun): Omit<PlannedRun, 'env' | 'needs'> {
+  const { settings } = run;
+  return withoutUndefined({
+    name: run.name,
+    job,
+    cell: { ...run.cell.values },
+    container: settings.container,
+    containerUser: settings['container-user'],
+    containerEntrypoint: settings['container-entrypoint'],
+    privileged: settings.privileged ?? false,
+    capAdd: settings['cap-add'] ?? [],
+    capDrop: settings['cap-drop'] ?? [],
+    hostTag: settings['host-tag'],
+    script: file.scripts[settings.script] ?? '',
+    timeoutMs: Math.round((settings.timeout ?? file.timeout) * 60_000),
+    resources: withoutUndefined({
+      cpus: settings.resources?.cpus,
+      memoryBytes: settings.resources?.memory,
+      pids: settings.resources?.pids,
+    }),
+    needsCondition: settings['needs-on'] ?? 'success',
+  });
+}
+
+/** Weakest first: project, trigger, run, overrides, cell, caller. */
+function mergeParams(context: PlanContext, job: Job, run: JobRun): Record<string, string> {
+  const { 'host-tag': _, ...axes } = run.cell.values;
+  const ofFile: Record<string, string> = {
+    ...context.file.params,
+    ...context.trigger.params,
+    ...job.entry.params,
+    ...run.overrideParams,
+    ...run.cell.extra,
+  };
+  // JobServ leaves braces in parameters alone, so a run with loop-on does too.
+  if (job.entry.matrix) {
+    for (const name of Object.keys(ofFile)) ofFile[name] = fill(ofFile[name] ?? '', run.cell.values);
+  }
+  return { ...ofFile, ...axes, ...context.callerParams };
+}
+
+/** Absent keys are really absent, so that a plan equals its own JSON. */
+function withoutUndefined<T extends object>(value: T): T {
+  // The cast holds: only keys whose type allows undefined are left out.
+  return Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== undefined)) as T;
+}

@@ -1,0 +1,194 @@
+// Owns the shapes that cross HTTP between people and the API: every request and answer under /v1.
+// Read by api/ (checks at the door), cli/ and web/ (types of the answers).
+import { z } from 'zod';
+import { Plan, PlannedRun } from './plan';
+import { BuildState, Cause, Outcome, Problem, RunState, Status } from './words';
+
+const instant = z.string().describe('ISO 8601 instant in UTC');
+const count = z.number().int().nonnegative();
+
+/** Names become part of URLs, workflow ids and queues for ever, so they are plain. */
+export const ProjectName = z
+  .string()
+  .regex(
+    /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/,
+    'use 1 to 64 of a-z 0-9 . _ - and begin and end with a letter or digit',
+  );
+export const RunName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._+=,@:-]{0,78}$/,
+    'use 1 to 79 of A-Z a-z 0-9 . _ + = , @ : - and begin with a letter or digit',
+  );
+
+/** RFC 9457 answer to anything refused. */
+export const ErrorAnswer = z.strictObject({
+  type: z.string().describe('urn:slipway:problem:<code>'),
+  title: z.string(),
+  status: z.number().int(),
+  detail: z.string().describe('what happened, which thing, and what to do next'),
+  problems: z.array(Problem).optional(),
+});
+export type ErrorAnswer = z.infer<typeof ErrorAnswer>;
+
+const Definition = z.string().min(1).describe('project file, YAML text, 1 MiB at most');
+const Params = z.record(z.string(), z.string()).describe('parameters of the caller; they win over those in the file');
+
+export const CreateProject = z.strictObject({ name: ProjectName, definition: Definition });
+export const ReplaceProject = z.strictObject({ definition: Definition });
+export const ValidateRequest = z.strictObject({ definition: Definition });
+export const TriggerRequest = z.strictObject({
+  trigger: z.string().optional().describe('name of a trigger in the project file; default: the first'),
+  params: Params.default({}),
+  reason: z.string().max(4096).default('').describe('free text shown with the build'),
+});
+export type TriggerRequest = z.infer<typeof TriggerRequest>;
+export const PlanRequest = z.strictObject({
+  definition: Definition.optional().describe('default: the definition the project has now'),
+  trigger: z.string().optional(),
+  params: Params.default({}),
+});
+
+export const ValidateAnswer = z.strictObject({ valid: z.literal(true), triggers: z.array(z.string()) });
+export const PlanAnswer = z.strictObject({
+  digest: z.string().describe('sha256:<hex> of the canonical plan'),
+  plan: Plan,
+});
+export type PlanAnswer = z.infer<typeof PlanAnswer>;
+
+export const RunCounts = z.strictObject({
+  total: count,
+  queued: count.describe('not yet holding a host'),
+  running: count.describe('leasing to collecting'),
+  passed: count,
+  failed: count,
+  errored: count,
+  cancelled: count,
+  timedOut: count,
+  skipped: count,
+});
+export type RunCounts = z.infer<typeof RunCounts>;
+
+export const BuildSummary = z.strictObject({
+  project: ProjectName,
+  number: z.number().int().positive(),
+  state: BuildState,
+  outcome: Outcome.nullable(),
+  cause: Cause.nullable(),
+  status: Status.describe('the word to show'),
+  trigger: z.string(),
+  reason: z.string(),
+  params: z.record(z.string(), z.string()),
+  planDigest: z.string(),
+  counts: RunCounts,
+  createdAt: instant,
+  startedAt: instant.nullable(),
+  finishedAt: instant.nullable(),
+  urls: z.strictObject({
+    self: z.string().describe('this build in the API'),
+    page: z.string().describe('this build for people'),
+    trace: z.string().describe('this build in the Temporal Web UI'),
+  }),
+});
+export type BuildSummary = z.infer<typeof BuildSummary>;
+
+export const RunSummary = z.strictObject({
+  name: RunName,
+  job: z.string(),
+  cell: z.record(z.string(), z.string()),
+  state: RunState,
+  outcome: Outcome.nullable(),
+  cause: Cause.nullable(),
+  status: Status,
+  message: z.string().describe('one sentence on how it ended; empty when there is nothing to add'),
+  waiting: z.string().nullable().describe('why it does not run yet, one sentence; null when it does or is finished'),
+  attempt: count.describe('number of the newest attempt, 0 before the first'),
+  exitCode: z.number().int().nullable(),
+  cluster: z.string(),
+  host: z.string().nullable(),
+  logBytes: count,
+  startedAt: instant.nullable(),
+  finishedAt: instant.nullable(),
+  urls: z.strictObject({ self: z.string(), page: z.string(), log: z.string(), artifacts: z.string() }),
+});
+export type RunSummary = z.infer<typeof RunSummary>;
+
+export const Build = BuildSummary.extend({ runs: z.array(RunSummary).describe('in plan order') });
+export type Build = z.infer<typeof Build>;
+
+export const Attempt = z.strictObject({
+  number: z.number().int().positive(),
+  state: RunState,
+  outcome: Outcome.nullable(),
+  cause: Cause.nullable(),
+  message: z.string(),
+  exitCode: z.number().int().nullable(),
+  host: z.string().nullable(),
+  worker: z.string().nullable(),
+  containerId: z.string().nullable(),
+  imageDigest: z.string().nullable(),
+  logBytes: count,
+  logComplete: z.boolean(),
+  createdAt: instant,
+  startedAt: instant.nullable().describe('start of the container'),
+  finishedAt: instant.nullable(),
+});
+export type Attempt = z.infer<typeof Attempt>;
+
+export const Artifact = z.strictObject({
+  path: z.string().describe('below /archive, with / as separator'),
+  sizeBytes: count,
+  digest: z.string().describe('sha256:<hex>'),
+  contentType: z.string(),
+  attempt: z.number().int().positive(),
+  url: z.string(),
+});
+export type Artifact = z.infer<typeof Artifact>;
+
+export const Run = RunSummary.extend({
+  project: ProjectName,
+  build: z.number().int().positive(),
+  spec: PlannedRun,
+  attempts: z.array(Attempt).describe('oldest first'),
+  artifacts: z.array(Artifact).describe('of the newest attempt'),
+  trace: z.string().describe('the build in the Temporal Web UI'),
+});
+export type Run = z.infer<typeof Run>;
+
+export const ProjectSummary = z.strictObject({
+  name: ProjectName,
+  description: z.string(),
+  createdAt: instant,
+  updatedAt: instant,
+  lastBuild: BuildSummary.nullable(),
+  urls: z.strictObject({ self: z.string(), page: z.string(), builds: z.string() }),
+});
+export type ProjectSummary = z.infer<typeof ProjectSummary>;
+export const Project = ProjectSummary.extend({ definition: z.string(), triggers: z.array(z.string()) });
+export type Project = z.infer<typeof Project>;
+
+export const ProjectList = z.strictObject({ projects: z.array(ProjectSummary) });
+export const BuildList = z.strictObject({
+  builds: z.array(BuildSummary).describe('newest first'),
+  next: z.string().nullable().describe('URL of the next page'),
+});
+export const ArtifactList = z.strictObject({ artifacts: z.array(Artifact) });
+
+export const WorkerSummary = z.strictObject({
+  id: z.string(),
+  cluster: z.string(),
+  host: z.string(),
+  labels: z.array(z.string()),
+  slots: count,
+  busySlots: count,
+  version: z.string(),
+  connected: z.boolean(),
+  lastSeenAt: instant,
+});
+export type WorkerSummary = z.infer<typeof WorkerSummary>;
+export const WorkerList = z.strictObject({ workers: z.array(WorkerSummary) });
+
+export const Ready = z.strictObject({
+  ready: z.boolean(),
+  checks: z.record(z.string(), z.string()).describe('part → "ok" or what is wrong'),
+});

@@ -1,0 +1,50 @@
+// Owns the shape of a plan: the frozen, fully expanded list of runs of one build.
+// Made by domain/plan.ts, stored with the build, interpreted by the build workflow, executed by cluster workers.
+import { z } from 'zod';
+
+/** When a run that needs others may start, judged once all of them are finished. */
+export const NeedCondition = z.enum(['success', 'failure', 'always']);
+export type NeedCondition = z.infer<typeof NeedCondition>;
+
+export const Resources = z.strictObject({
+  cpus: z.number().positive().optional().describe('CPU cores, fractions allowed, e.g. 1.5'),
+  memoryBytes: z.number().int().positive().optional().describe('bytes; the run is killed above it'),
+  pids: z.number().int().positive().optional().describe('processes and threads at once'),
+});
+export type Resources = z.infer<typeof Resources>;
+
+export const PlannedRun = z.strictObject({
+  name: z.string().describe('unique in the build, final: placeholders are expanded'),
+  job: z.string().describe('the name of the run in the file that this cell came from'),
+  cell: z.record(z.string(), z.string()).describe('axis → value; empty when the run has no matrix'),
+  container: z.string().describe('image reference as written in the file'),
+  containerUser: z.string().optional(),
+  containerEntrypoint: z.string().optional().describe('empty text clears the entrypoint of the image'),
+  privileged: z.boolean(),
+  capAdd: z.array(z.string()),
+  capDrop: z.array(z.string()),
+  hostTag: z.string().optional().describe('lower-case glob over host name and labels; absent: any host'),
+  script: z.string().describe('program text, executed as a file'),
+  env: z.record(z.string(), z.string()).describe('merged parameters, see docs/project-file.md'),
+  timeoutMs: z.number().int().positive().describe('ms from the start of the container to its last artifact'),
+  resources: Resources,
+  needs: z.array(z.string()).describe('final names of the runs that must be finished first'),
+  needsCondition: NeedCondition,
+});
+export type PlannedRun = z.infer<typeof PlannedRun>;
+
+/** Limits that hold among the cells of one job. */
+export const PlannedJob = z.strictObject({
+  name: z.string(),
+  maxParallel: z.number().int().positive().optional().describe('cells running at once; absent: no limit'),
+  failFast: z.boolean().describe('the first cell that is not passed cancels the others'),
+});
+export type PlannedJob = z.infer<typeof PlannedJob>;
+
+export const Plan = z.strictObject({
+  version: z.literal(1),
+  trigger: z.string().describe('name of the trigger in the file'),
+  jobs: z.array(PlannedJob),
+  runs: z.array(PlannedRun),
+});
+export type Plan = z.infer<typeof Plan>;

@@ -1,0 +1,82 @@
+// Owns the shapes that cross HTTP between a cluster's workers and the API, under /v1/worker.
+// Read by api/ (checks at the door) and adapters/worker-api.ts (checks the answers).
+import { z } from 'zod';
+import { PlannedRun } from './plan';
+import { Cause, RunState } from './words';
+
+const count = z.number().int().nonnegative();
+
+export const Hello = z.strictObject({
+  worker: z.uuid().describe('kept on disk by the worker, the same after a restart'),
+  cluster: z.string().min(1),
+  host: z.string().min(1).max(200),
+  labels: z.array(z.string().min(1).max(200)).max(100),
+  slots: z.number().int().min(1).max(1000),
+  version: z.string().max(64),
+});
+export type Hello = z.infer<typeof Hello>;
+
+export const LeaseAsk = z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), worker: z.uuid() });
+export type LeaseAsk = z.infer<typeof LeaseAsk>;
+
+export const Lease = z.strictObject({
+  kind: z.literal('granted'),
+  token: count.describe('fencing token; every later call names it'),
+  project: z.string(),
+  build: count,
+  run: z.string(),
+  runUrl: z.string(),
+  spec: PlannedRun,
+  host: z.string(),
+  mayHaveStarted: z.boolean().describe('the script may have been started: adopt, never create again'),
+  logBytes: count.describe('bytes of the log that are at home'),
+});
+export type Lease = z.infer<typeof Lease>;
+
+export const LeaseReply = z.discriminatedUnion('kind', [
+  Lease,
+  z.strictObject({ kind: z.literal('elsewhere'), queue: z.string().describe('the worker that holds the lease') }),
+  z.strictObject({ kind: z.literal('waiting'), reason: z.string() }),
+  z.strictObject({ kind: z.literal('cancelled') }),
+  z.strictObject({
+    kind: z.literal('clean'),
+    token: count,
+    cause: Cause.describe('how the attempt ended; its container may still be there'),
+  }),
+  z.strictObject({ kind: z.literal('ended'), cause: Cause }),
+]);
+export type LeaseReply = z.infer<typeof LeaseReply>;
+
+/** Query of every call about one attempt. */
+export const HolderQuery = z.object({ token: z.coerce.number().int().positive() });
+
+export const Progress = z.strictObject({
+  state: RunState.extract(['preparing', 'running', 'collecting']),
+  starting: z.boolean().optional().describe('the script is about to be started'),
+  containerId: z.string().optional(),
+  imageDigest: z.string().optional(),
+  startedAt: z.iso.datetime().optional(),
+});
+export type Progress = z.infer<typeof Progress>;
+
+export const LogEnd = z.strictObject({ bytes: count.describe('where the log ends now; go on from there') });
+
+export const Result = z.strictObject({
+  cause: Cause,
+  message: z.string().max(4096),
+  exitCode: z.number().int().nullable(),
+});
+export type Result = z.infer<typeof Result>;
+
+export const Stored = z.strictObject({ sizeBytes: count, digest: z.string() });
+export type Stored = z.infer<typeof Stored>;
+
+/** Containers a worker finds on its engine; the answer names those that nobody needs. */
+export const ContainerList = z.strictObject({
+  worker: z.uuid(),
+  holders: z.array(z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), token: count })).max(10_000),
+});
+export const OrphanList = z.strictObject({
+  orphans: z.array(z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), token: count })),
+});
+export type HolderKey = z.infer<typeof OrphanList>['orphans'][number];

@@ -1,0 +1,85 @@
+// Owns `npm test [-- jest arguments]`: set-up and build, then what the tests stand on, then Jest.
+// Called by npm and .ci/run. Exit code: Jest's, or 2 when something is missing that cannot be installed here.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { ensureBuild, ensureDependencies, ensureNode, ROOT, runScript, say, SetupError } from './setup.mjs';
+
+const require = createRequire(import.meta.url);
+const DATA_DIR = join(ROOT, '.slipway');
+const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
+
+await runScript(async () => {
+  ensureNode();
+  ensureDependencies();
+  ensureBuild();
+  const adapter = (name) => require(join(ROOT, 'dist', 'adapters', `${name}.js`));
+  const browser = await ensurePrograms(adapter('debian-packages'), adapter('starter-image'));
+  const cli = await adapter('temporal-cli').findTemporalCli({ toolsDir: join(DATA_DIR, 'tools'), announce: say });
+  const engine = await adapter('docker-setup').ensureDockerEngine({
+    announce: say,
+    logFile: join(DATA_DIR, 'logs', 'dockerd.log'),
+  });
+  try {
+    process.exitCode = await runJest({
+      SLIPWAY_TEMPORAL_CLI: cli,
+      SLIPWAY_CHROMIUM: browser,
+      ...hostOf(engine.socket),
+    });
+  } finally {
+    // Only the one that was started for this run.
+    await engine.stop?.();
+  }
+});
+
+/** Installs the missing programs where that is possible. @returns the path of the browser */
+async function ensurePrograms(packages, images) {
+  const { canInstallPackages, findOnPath, installPackages } = packages;
+  const findBrowser = async () => {
+    const found = await Promise.all(BROWSERS.map((name) => findOnPath(name)));
+    return process.env.SLIPWAY_CHROMIUM ?? found.find(Boolean);
+  };
+  const hasPostgres = async () =>
+    process.env.SLIPWAY_POSTGRES_BIN || existsSync('/usr/lib/postgresql') || (await findOnPath('postgres'));
+  const missing = [];
+  if (!(await findBrowser())) missing.push(['chromium', 'a Chromium; or name one in SLIPWAY_CHROMIUM']);
+  if (!(await hasPostgres()))
+    missing.push(['postgresql', 'PostgreSQL 15 or newer; or name its folder in SLIPWAY_POSTGRES_BIN']);
+  if (!(await findOnPath('git'))) missing.push(['git', 'git']);
+  if (!(await images.lookForStaticBusybox())) missing.push(['busybox-static', 'a static busybox']);
+  if (missing.length > 0 && (await canInstallPackages())) {
+    await installPackages(
+      missing.map(([name]) => name),
+      'the tests need them',
+      say,
+    );
+  } else if (missing.length > 0) {
+    const wanted = missing.map(([name, what]) => `- ${what} (Debian: sudo apt-get install -y ${name})`);
+    throw new SetupError(`the tests need programs that this machine has not got:\n${wanted.join('\n')}`);
+  }
+  return findBrowser();
+}
+
+const hostOf = (socket) => (socket.startsWith('/') ? { DOCKER_HOST: `unix://${socket}` } : { DOCKER_HOST: socket });
+
+async function runJest(found) {
+  // The embedded database is loaded by a dynamic import, which Jest allows with this flag only.
+  const options = [process.env.NODE_OPTIONS, '--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
+  const env = { ...process.env, ...found, SLIPWAY_TEST_PREPARED: '1', NODE_OPTIONS: options.filter(Boolean).join(' ') };
+  const jest = spawn(
+    process.execPath,
+    [join(ROOT, 'node_modules', 'jest', 'bin', 'jest.js'), ...process.argv.slice(2)],
+    {
+      cwd: ROOT,
+      env,
+      stdio: 'inherit',
+    },
+  );
+  // The terminal tells Jest as well; we stay to clean up after it.
+  process.on('SIGINT', () => undefined);
+  process.on('SIGTERM', () => jest.kill('SIGTERM'));
+  const [code] = await once(jest, 'exit');
+  return code ?? 130;
+}

@@ -1,0 +1,296 @@
+// Owns the meaning of a project file: precedence, names, limits, needs, and the digest of a plan.
+// Run by jest.
+import * as fc from 'fast-check';
+import { planDigest } from '../adapters/plan-digest';
+import { readProjectFile } from '../adapters/project-file';
+import { makePlan, type PlanResult } from '../domain/plan';
+import { formatPath, formatProblem } from '../domain/problems';
+import { Plan, type PlannedRun } from '../domain/schemas/plan';
+import type { ProjectFile } from '../domain/schemas/project-file';
+
+/** A file of one trigger `push`; runs are YAML in flow style, one line each. */
+function fileText(runs: readonly string[], more = ''): string {
+  const list = runs.map((run) => `      - {container: alpine, script: build, ${run}}\n`).join('');
+  return `timeout: 5\nscripts: {build: make, other: 'make other'}\n${more}triggers:\n  - name: push\n    runs:\n${list}`;
+}
+function parse(text: string): ProjectFile {
+  const reading = readProjectFile(text);
+  if (reading.kind === 'invalid') throw new Error(problemsOf(text).join('\n'));
+  return reading.file;
+}
+function problemsOf(text: string): string[] {
+  const reading = readProjectFile(text);
+  return reading.kind === 'valid' ? [] : reading.problems.map((problem) => formatProblem('f.yml', problem));
+}
+function planOf(result: PlanResult): Plan {
+  if (result.kind === 'refused') throw new Error(result.problems.map((problem) => problem.message).join('\n'));
+  return result.plan;
+}
+function runsOf(runs: readonly string[], more = ''): PlannedRun[] {
+  return planOf(makePlan(parse(fileText(runs, more)), { params: {} })).runs;
+}
+const names = (runs: readonly PlannedRun[]): string[] => runs.map((run) => run.name);
+
+describe('parameters', () => {
+  const text = `timeout: 5
+params: {A: project, B: project, C: project, D: project, E: project, F: project}
+scripts: {build: make}
+triggers:
+  - name: push
+    params: {B: trigger, C: trigger, D: trigger, E: trigger, F: trigger}
+    runs:
+      - name: 'r-{D}'
+        container: alpine
+        script: build
+        params: {C: run, D: run, E: run, F: run}
+        loop-on: [{param: D, values: [cell]}]
+      - name: 'm-{E}'
+        container: alpine
+        script: build
+        params: {C: run, D: run, E: run, F: run}
+        matrix:
+          axes: {E: [cell]}
+          overrides: [{match: {E: cell}, params: {D: first}}, {match: {E: cell}, params: {D: second}}]
+`;
+
+  test('P2 the weakest is the project, then trigger, run, cell, and the caller wins over everything', () => {
+    const [loop] = planOf(makePlan(parse(text), { params: { F: 'caller' } })).runs;
+    expect(loop?.env).toEqual({ A: 'project', B: 'trigger', C: 'run', D: 'cell', E: 'run', F: 'caller' });
+  });
+
+  test('P3 an override beats the run and not the cell, and the later override beats the earlier', () => {
+    const matrix = planOf(makePlan(parse(text), { params: {} })).runs[1];
+    expect(matrix?.env).toEqual({ A: 'project', B: 'trigger', C: 'run', D: 'second', E: 'cell', F: 'run' });
+  });
+
+  test('P2 the caller beats the value of a cell too, as in JobServ, and the name of the cell stays', () => {
+    const [loop] = planOf(makePlan(parse(text), { params: { D: 'caller' } })).runs;
+    expect(loop).toMatchObject({ name: 'r-cell', cell: { D: 'cell' }, env: { D: 'caller' } });
+  });
+
+  test('P3 braces in parameters are filled in a matrix; ${…} is the shell’s, and loop-on leaves all as JobServ does', () => {
+    const params = `params: {T: '{os} \${os} {other}'}`;
+    const [matrix] = runsOf([`name: a, ${params}, matrix: {axes: {os: [x]}}`]);
+    const [loop] = runsOf([`name: a, ${params}, loop-on: [{param: os, values: [x]}]`]);
+    expect(matrix?.env.T).toBe('x ${os} {other}');
+    expect(loop?.env.T).toBe('{os} ${os} {other}');
+  });
+
+  test('P1 a parameter of the caller that cannot be a variable is refused by name', () => {
+    const file = parse(fileText(['name: a']));
+    const made = makePlan(file, { params: { 'A B': 'x', 'C=D': 'x', '': 'x', NUL: '\0', OK: '' } });
+    expect(made.kind === 'refused' ? made.problems.map((problem) => problem.path) : []).toEqual([
+      'params["A B"]',
+      'params["C=D"]',
+      'params[""]',
+      'params.NUL',
+    ]);
+  });
+});
+
+describe('names', () => {
+  test('P3 a 2×3 matrix less one and plus one is six named cells', () => {
+    const matrix = `axes: {os: [a, b], node: [18, 20, 22]}, exclude: [{os: a, node: 18}], include: [{os: c, node: 23}]`;
+    expect(names(runsOf([`name: t, matrix: {${matrix}}`]))).toEqual([
+      't-a-20',
+      't-a-22',
+      't-b-18',
+      't-b-20',
+      't-b-22',
+      't-c-23',
+    ]);
+  });
+
+  test('P3 a matrix of one cell keeps its plain name, and placeholders put values where they are wanted', () => {
+    expect(names(runsOf(['name: t, matrix: {axes: {os: [a]}}']))).toEqual(['t']);
+    expect(names(runsOf(["name: '{os}.t.{v}', matrix: {axes: {v: [1, 2], os: [a]}}"]))).toEqual(['a.t.1', 'a.t.2']);
+  });
+
+  test('P2 names doubled by loop-on are found before anything is stored; JobServ found them with half a build made', () => {
+    expect(problemsOf(fileText(['name: t, loop-on: [{param: A, values: [1, 2]}]']))).toEqual([
+      'f.yml:6:44 triggers[0].runs[0].name: several cells are called "t"; put {loop} or all of {A} into the name',
+    ]);
+  });
+
+  test('P1 a name too long for URLs once it is filled is a problem, however short its template', () => {
+    const [problem] = problemsOf(fileText([`name: 't-{v}', matrix: {axes: {v: [${'x'.repeat(78)}]}}`]));
+    expect(problem).toContain('triggers[0].runs[0].name: "t-xxx');
+    expect(names(runsOf([`name: 't-{v}', matrix: {axes: {v: [${'x'.repeat(77)}]}}`]))[0]).toHaveLength(79);
+  });
+
+  test('P2 host-tag is an axis of loop-on and of matrix; it sets the tag and no variable', () => {
+    const looped = runsOf(["name: 't-{loop}', host-tag: weaker, loop-on: [{param: host-tag, values: [A-1, b]}]"]);
+    const crossed = runsOf(['name: t, matrix: {axes: {host-tag: [A-1, b]}}']);
+    for (const runs of [looped, crossed]) {
+      expect(runs.map((run) => [run.name, run.hostTag, run.env])).toEqual([
+        ['t-A-1', 'a-1', {}],
+        ['t-b', 'b', {}],
+      ]);
+    }
+  });
+
+  test('P2 a run without host-tag takes any host, where JobServ refuses the file', () => {
+    expect(runsOf(['name: t'])[0]).not.toHaveProperty('hostTag');
+  });
+});
+
+describe('limits', () => {
+  const values = (count: number): string => Array.from({ length: count }, (_, index) => `v${index}`).join(', ');
+
+  test('P3 1,000 runs are planned, all of them and all different', () => {
+    const runs = runsOf([`name: t, matrix: {axes: {a: [${values(40)}], b: [${values(25)}]}}`]);
+    expect(runs).toHaveLength(1000);
+    expect(new Set(names(runs)).size).toBe(1000);
+  });
+
+  test('P3 1,001 runs are an error that names 1001, and nothing is cut off', () => {
+    const matrix = `matrix: {axes: {a: [${values(40)}], b: [${values(25)}]}}`;
+    expect(problemsOf(fileText([`name: t, ${matrix}`, 'name: last']))).toEqual([
+      'f.yml:5:5 triggers[0].runs: trigger "push" makes 1001 runs, 1000 at most; nothing is cut off, so split it into triggers',
+    ]);
+  });
+
+  test('P3 what exclude and include do is counted before the limit is', () => {
+    const axes = `axes: {a: [${values(1001)}]}`;
+    expect(runsOf([`name: t, matrix: {${axes}, exclude: [{a: v0}]}`])).toHaveLength(1000);
+    const [problem] = problemsOf(fileText([`name: t, matrix: {${axes}, exclude: [{a: v0}], include: [{a: x}]}`]));
+    expect(problem).toContain('makes 1001 runs');
+  });
+
+  test('P3 a product that nobody could build is named to the last digit at once', () => {
+    const axes = Array.from({ length: 16 }, (_, index) => `a${index}: [${values(100)}]`).join(', ');
+    expect(problemsOf(fileText([`name: t, matrix: {axes: {${axes}}}`]))[0]).toContain(`makes 1${'0'.repeat(32)} runs`);
+    const [excluded] = problemsOf(fileText([`name: t, matrix: {axes: {${axes}}, exclude: [{a0: v1}]}`]));
+    expect(excluded).toContain(`makes 1${'0'.repeat(32)} cells before exclude, 10000 at most`);
+  });
+
+  test('P3 a plan that would fill the database is refused and says what to do', () => {
+    const text = fileText([`name: t, matrix: {axes: {a: [${values(100)}]}}`]);
+    const file = parse(text.replace('build: make', `build: '${'x'.repeat(400_000)}'`));
+    const made = makePlan(file, { params: {} });
+    expect(made).toMatchObject({ kind: 'refused', problems: [{ code: 'plan-too-large', path: 'triggers[0].runs' }] });
+  });
+});
+
+describe('needs', () => {
+  test('P4 a need names all cells of a job or one final run, each run once', () => {
+    const runs = runsOf([
+      'name: build',
+      'name: test, needs: [build], matrix: {axes: {v: [1, 2]}}',
+      'name: all, needs: [test, test-2, build], needs-on: always',
+      'name: one, needs: [test-2]',
+    ]);
+    expect(runs.map((run) => [run.name, run.needs, run.needsCondition])).toEqual([
+      ['build', [], 'success'],
+      ['test-1', ['build'], 'success'],
+      ['test-2', ['build'], 'success'],
+      ['all', ['test-1', 'test-2', 'build'], 'always'],
+      ['one', ['test-2'], 'success'],
+    ]);
+  });
+
+  test('P4 a cycle is named from run to run, once, at the need that closes it', () => {
+    expect(
+      problemsOf(
+        fileText(['name: a, needs: [b]', 'name: b, needs: [c-1]', 'name: c, needs: [a], matrix: {axes: {v: [1, 2]}}']),
+      ),
+    ).toEqual([
+      'f.yml:8:61 triggers[0].runs[2].needs[0]: these runs wait for each other: a → b → c → a; remove one of the needs',
+    ]);
+  });
+
+  test('P4 a need on oneself, on one’s own cell, or on nobody is a problem at the name', () => {
+    const found = problemsOf(
+      fileText(['name: a, needs: [a]', 'name: b, needs: [b-1], matrix: {axes: {v: [1, 2]}}', 'name: c, needs: [d]']),
+    );
+    expect(found.map((line) => line.slice('f.yml:'.length))).toEqual([
+      '6:61 triggers[0].runs[0].needs[0]: the run "a" needs itself; remove it here',
+      '7:61 triggers[0].runs[1].needs[0]: the run "b" needs itself; remove it here',
+      '8:61 triggers[0].runs[2].needs[0]: unknown need "d"; runs of this trigger: a, b, c',
+    ]);
+  });
+
+  test('P4 a thousand runs in one chain are no cycle, and closing the chain is', () => {
+    const chain = Array.from(
+      { length: 1000 },
+      (_, index) => `name: r${index}${index > 0 ? `, needs: [r${index - 1}]` : ''}`,
+    );
+    expect(runsOf(chain)).toHaveLength(1000);
+    const closed = ['name: r0, needs: [r999]', ...chain.slice(1)];
+    expect(problemsOf(fileText(closed))).toHaveLength(1);
+  });
+
+  test('P1 a run that cannot be read does not make the needs of others look wrong', () => {
+    const codes = problemsOf(fileText(['name: [a]', 'name: b, needs: [a]', 'name: c, script: x'])).map(
+      (line) => line.split(': ')[0],
+    );
+    expect(codes).toEqual(['f.yml:6:44 triggers[0].runs[0].name', 'f.yml:8:53 triggers[0].runs[2].script']);
+  });
+});
+
+describe('triggers and plans', () => {
+  const two = `timeout: 5
+scripts: {build: make}
+triggers:
+  - {name: push, runs: [{name: a, container: alpine, script: build}]}
+  - {name: nightly, type: git_poller, runs: [{name: b, container: alpine, script: build}]}
+`;
+
+  test('P5 without a name the first trigger is planned, and an unknown one is told which there are', () => {
+    const file = parse(two);
+    expect(planOf(makePlan(file, { params: {} })).trigger).toBe('push');
+    expect(names(planOf(makePlan(file, { trigger: 'nightly', params: {} })).runs)).toEqual(['b']);
+    expect(makePlan(file, { trigger: 'weekly', params: {} })).toEqual({
+      kind: 'refused',
+      problems: [
+        { code: 'unknown-trigger', message: 'unknown trigger "weekly"; triggers: push, nightly', path: 'trigger' },
+      ],
+    });
+  });
+
+  test('P5 the digest of a plan depends on what it says and on nothing else', () => {
+    const request = { params: { '10': 'x', '9': 'y', A: 'z' } };
+    const plan = planOf(makePlan(parse(two), request));
+    const again = planOf(makePlan(parse(two.replaceAll(' ', '  ')), { params: { A: 'z', '9': 'y', '10': 'x' } }));
+    expect(planDigest(again)).toBe(planDigest(plan));
+    expect(planDigest(JSON.parse(JSON.stringify(plan)) as Plan)).toBe(planDigest(plan));
+    expect(planDigest(planOf(makePlan(parse(two), { params: {} })))).not.toBe(planDigest(plan));
+  });
+
+  test('P5 the digest is the SHA-256 of JSON with sorted keys, so that any other program can compute it', () => {
+    // printf '{"jobs":[],"runs":[],"trigger":"t","version":1}' | sha256sum
+    expect(planDigest({ version: 1, trigger: 't', runs: [], jobs: [] })).toBe(
+      'sha256:3741de37a3db74125ef188c076923b96ce7eed2b4fcbcf6fda5f52e19fe4dfd8',
+    );
+  });
+
+  test('P5 every plan has the shape that is stored and sent to workers', () => {
+    const value = fc.stringMatching(/^[a-z0-9]{1,6}$/);
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(value, { minLength: 1, maxLength: 5 }),
+        fc.double({ min: 0.001, max: 43_200, noNaN: true }),
+        (list, timeout) => {
+          const quoted = list.map((one) => `'${one}'`).join(', ');
+          const minutes = Math.max(0.001, Number(timeout.toFixed(3)));
+          const plan = planOf(
+            makePlan(parse(fileText([`name: t, timeout: ${minutes}, matrix: {axes: {v: [${quoted}]}}`])), {
+              params: {},
+            }),
+          );
+          expect(Plan.parse(plan)).toEqual(plan);
+          expect(plan.runs.map((run) => run.cell.v)).toEqual(list);
+          expect(plan.runs[0]?.timeoutMs).toBe(Math.round(minutes * 60_000));
+        },
+      ),
+      { numRuns: 50 },
+    );
+  });
+
+  test('P1 paths read like the document, with odd keys in quotes', () => {
+    expect(formatPath(['triggers', 0, 'runs', 2, 'cap-add'])).toBe('triggers[0].runs[2].cap-add');
+    expect(formatPath(['params', 'A B', 'x.y'])).toBe('params["A B"]["x.y"]');
+    expect(formatPath([])).toBe('');
+    expect(formatProblem('f.yml', { code: 'x', message: 'm', path: 'trigger' })).toBe('f.yml trigger: m');
+  });
+});

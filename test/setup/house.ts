@@ -1,0 +1,252 @@
+// Owns a whole Slipway for a test: real processes on free ports in a folder of its own, each killable by name.
+// Called by scenario tests. Everything it started is ended by `stop`, by pid.
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import Dockerode from 'dockerode';
+import { startOf } from '../../adapters/pid-lock';
+import { hasStarterImage, makeStarterImage } from '../../adapters/starter-image';
+import type { Build, Project, Run } from '../../domain/schemas/api';
+import { freePort } from './free-port';
+import { startTemporal } from './temporal';
+import { waitFor } from './wait-for';
+
+const ROOT = resolve(__dirname, '..', '..');
+export const WORKER_TOKEN = 'a-token-for-tests-only';
+
+type Role = 'database' | 'api' | 'orchestrator' | 'worker';
+const ENTRY: Record<Role, string> = {
+  database: 'workers/database.js',
+  api: 'api/main.js',
+  orchestrator: 'workers/orchestrator.js',
+  worker: 'workers/cluster.js',
+};
+
+export interface HouseOptions {
+  env?: Record<string, string>;
+  /** PostgreSQL instead of the embedded database. */
+  databaseUrl?: string;
+  /** Copies of the API; the first is `url`. */
+  apis?: number;
+  slots?: number;
+  /** Roles to leave out at the start. */
+  without?: Role[];
+}
+
+interface Member {
+  role: Role;
+  env: Record<string, string>;
+  child?: ChildProcess;
+}
+
+export class House {
+  readonly dir = mkdtempSync(join(tmpdir(), 'slipway-test-'));
+  private readonly members = new Map<string, Member>();
+  url = '';
+  readonly apiUrls: string[] = [];
+  temporal!: Awaited<ReturnType<typeof startTemporal>>;
+
+  static async open(options: HouseOptions = {}): Promise<House> {
+    const house = new House();
+    try {
+      await house.begin(options);
+      return house;
+    } catch (error) {
+      await house.stop();
+      throw error;
+    }
+  }
+
+  private async begin(options: HouseOptions): Promise<void> {
+    await ensureTestImage();
+    this.temporal = await startTemporal();
+    const ports = await Promise.all(Array.from({ length: options.apis ?? 1 }, freePort));
+    this.apiUrls.push(...ports.map((port) => `http://127.0.0.1:${port}`));
+    this.url = this.apiUrls[0] ?? '';
+    const env = {
+      SLIPWAY_DATA_DIR: this.dir,
+      SLIPWAY_WORKER_TOKEN: WORKER_TOKEN,
+      SLIPWAY_URL: this.url,
+      SLIPWAY_SLOTS: String(options.slots ?? 4),
+      SLIPWAY_HOST: 'test-host',
+      TEMPORAL_ADDRESS: this.temporal.address,
+      ...(options.databaseUrl ? { DATABASE_URL: options.databaseUrl } : {}),
+      ...options.env,
+    };
+    if (!options.databaseUrl) this.members.set('database', { role: 'database', env });
+    ports.forEach((port, at) => {
+      const name = at === 0 ? 'api' : `api-${at + 1}`;
+      this.members.set(name, { role: 'api', env: { ...env, SLIPWAY_LISTEN: `127.0.0.1:${port}` } });
+    });
+    this.members.set('orchestrator', { role: 'orchestrator', env });
+    this.members.set('worker', { role: 'worker', env });
+    const names = [...this.members]
+      .filter(([, member]) => !options.without?.includes(member.role))
+      .map(([name]) => name);
+    if (names.includes('database')) await this.start('database');
+    await Promise.all(names.filter((name) => name !== 'database').map((name) => this.start(name)));
+  }
+
+  /** Adds a member that can be started later, e.g. a second worker. */
+  add(name: string, like: string, env: Record<string, string>): void {
+    const member = this.member(like);
+    this.members.set(name, { role: member.role, env: { ...member.env, ...env } });
+  }
+
+  /** Starts a member and waits until it says that it is ready. */
+  async start(name: string, options: { wait?: boolean } = {}): Promise<void> {
+    const member = this.member(name);
+    const log = openSync(join(this.dir, `${name}.log`), 'a');
+    const child = spawn(process.execPath, [join(ROOT, 'dist', ENTRY[member.role])], {
+      env: { ...process.env, NODE_OPTIONS: '', ...member.env },
+      stdio: ['ignore', log, log, 'ipc'],
+    });
+    closeSync(log);
+    member.child = child;
+    if (options.wait === false) return;
+    let isReady = false;
+    child.once('message', () => (isReady = true));
+    await waitFor(() => isReady || (child.exitCode !== null && this.fail(name)), {
+      what: `${name} is ready`,
+      timeoutMs: 60_000,
+    }).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${this.log(name)}`);
+    });
+  }
+
+  private fail(name: string): never {
+    throw new Error(`${name} ended: ${this.log(name)}`);
+  }
+
+  /** SIGKILL, and waits until the process is gone. */
+  async kill9(name: string): Promise<void> {
+    await this.end(name, 'SIGKILL');
+  }
+
+  async terminate(name: string): Promise<void> {
+    await this.end(name, 'SIGTERM');
+  }
+
+  signal(name: string, signal: NodeJS.Signals): void {
+    this.member(name).child?.kill(signal);
+  }
+
+  private async end(name: string, signal: NodeJS.Signals): Promise<void> {
+    const { child } = this.member(name);
+    if (!child?.pid) return;
+    const { pid } = child;
+    child.kill(signal);
+    await waitFor(() => startOf(pid) === undefined || child.exitCode !== null || child.signalCode !== null, {
+      what: `${name} is gone`,
+      timeoutMs: 30_000,
+    });
+  }
+
+  private member(name: string): Member {
+    const member = this.members.get(name);
+    if (!member) throw new Error(`no member ${name}`);
+    return member;
+  }
+
+  log(name: string): string {
+    return readFileSync(join(this.dir, `${name}.log`), 'utf8').slice(-3000);
+  }
+
+  async stop(): Promise<void> {
+    const names = [...this.members.keys()].reverse();
+    await Promise.all(names.filter((name) => name !== 'database').map((name) => this.end(name, 'SIGTERM')));
+    if (this.members.has('database')) await this.end('database', 'SIGTERM');
+    await this.temporal?.stop();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  async call<T>(method: string, path: string, ...rest: [body?: unknown, headers?: Record<string, string>]): Promise<T> {
+    const response = await this.request(method, path, ...rest);
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
+    return (text === '' ? undefined : JSON.parse(text)) as T;
+  }
+
+  request(
+    method: string,
+    path: string,
+    ...[body, headers = {}]: [body?: unknown, headers?: Record<string, string>]
+  ): Promise<Response> {
+    return fetch(path.startsWith('http') ? path : this.url + path, {
+      method,
+      headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  }
+
+  project(name: string, definition: string): Promise<Project> {
+    return this.call('POST', '/v1/projects', { name, definition });
+  }
+
+  trigger(project: string, body: object = {}): Promise<Build> {
+    return this.call('POST', `/v1/projects/${project}/builds`, body);
+  }
+
+  build(project: string, number: number): Promise<Build> {
+    return this.call('GET', `/v1/projects/${project}/builds/${number}`);
+  }
+
+  run(project: string, number: number, run: string): Promise<Run> {
+    return this.call('GET', `/v1/projects/${project}/builds/${number}/runs/${encodeURIComponent(run)}`);
+  }
+
+  async logOf(project: string, number: number, run: string): Promise<string> {
+    const path = `/v1/projects/${project}/builds/${number}/runs/${encodeURIComponent(run)}/log`;
+    return (await this.request('GET', path)).text();
+  }
+
+  finished(project: string, number: number, timeoutMs = 60_000): Promise<Build> {
+    return waitFor(
+      async () => {
+        const build = await this.build(project, number);
+        return build.state === 'finished' && build;
+      },
+      { what: `build ${project}/${number} is finished`, timeoutMs, intervalMs: 100 },
+    );
+  }
+
+  /** Waits for a run to be in a state, e.g. `running`. */
+  runIn(state: string, project: string, ...[number, name]: [number: number, name: string]): Promise<Run> {
+    return waitFor(
+      async () => {
+        const run = await this.run(project, number, name);
+        return run.state === state && run;
+      },
+      { what: `run ${project}/${number}/${name} is ${state}`, timeoutMs: 30_000, intervalMs: 50 },
+    );
+  }
+}
+
+/** A project file with one run whose script is given. */
+export function oneRun(script: string, more = ''): string {
+  const indented = script
+    .trim()
+    .split('\n')
+    .map((line) => `    ${line}`)
+    .join('\n');
+  return `timeout: 10
+triggers:
+  - name: main
+    runs:
+      - name: work
+        container: ${TEST_IMAGE}
+        script: work
+${more}scripts:
+  work: |
+${indented}
+`;
+}
+
+/** Made from the machine's own busybox. */
+export const TEST_IMAGE = 'slipway-test/busybox:1';
+
+export async function ensureTestImage(): Promise<void> {
+  const docker = new Dockerode();
+  if (!(await hasStarterImage(docker, TEST_IMAGE))) await makeStarterImage(docker, () => undefined, TEST_IMAGE);
+}

@@ -1,0 +1,80 @@
+// Owns the verdict line of a build: status, cause, what started it, how long, where its traces are, and the cancel button.
+// Used by build-page.tsx.
+import type { Build } from '../../domain/schemas/api';
+import { apiPath } from '../../domain/names';
+import { CancelButton } from './cancel';
+import { Age, Duration } from './clock';
+import { CountsBar } from './counts';
+import { countOf, formatCount } from './format';
+import { Fact } from './shell-parts';
+import { StatusBadge } from './status';
+
+export function BuildHeader({ build, onCancelAsked }: { build: Build; onCancelAsked: () => void }) {
+  return (
+    <header class="subject">
+      <div class="subject-line">
+        <h1>
+          <StatusBadge status={build.status} /> {build.project} <span class="number">#{build.number}</span>
+        </h1>
+        <BuildLinks build={build} />
+        {build.state === 'finished' ? null : <CancelBuild build={build} onAsked={onCancelAsked} />}
+      </div>
+      {build.reason === '' ? null : <p class="reason">{build.reason}</p>}
+      <dl class="facts">
+        {build.cause === null || build.cause === 'ok' ? null : <Fact name="Cause">{build.cause}</Fact>}
+        <Fact name="Duration">
+          <Duration span={build} />
+        </Fact>
+        <Fact name="Trigger">{build.trigger}</Fact>
+        <Fact name="Accepted">
+          <Age at={build.createdAt} />
+        </Fact>
+        <Fact name="Runs">{formatCount(build.counts.total)}</Fact>
+        <Params params={build.params} />
+      </dl>
+      <CountsBar counts={build.counts} />
+    </header>
+  );
+}
+
+function Params({ params }: { params: Record<string, string> }) {
+  const entries = Object.entries(params);
+  if (entries.length === 0) return null;
+  return (
+    <Fact name="Parameters">
+      {entries.map(([name, value]) => (
+        <code key={name} class="param">
+          {name}={value}
+        </code>
+      ))}
+    </Fact>
+  );
+}
+
+function BuildLinks({ build }: { build: Build }) {
+  const self = apiPath.build(build.project, build.number);
+  return (
+    <nav class="links" aria-label="This build elsewhere">
+      <a href={build.urls.trace} target="_blank" rel="noopener">
+        Trace in Temporal
+      </a>
+      <a href={`${self}/plan`} title={build.planDigest}>
+        Plan
+      </a>
+      <a href={self}>JSON</a>
+    </nav>
+  );
+}
+
+function CancelBuild({ build, onAsked }: { build: Build; onAsked: () => void }) {
+  const { running, queued } = build.counts;
+  return (
+    <CancelButton
+      what={`build ${build.number}`}
+      consequence={`${countOf(running, 'running run')} will be stopped and ${countOf(queued, 'queued run')} will not start. Runs that passed stay passed. It cannot be undone.`}
+      selfUrl={apiPath.build(build.project, build.number)}
+      isCancelling={build.status === 'cancelling'}
+      onAsked={onAsked}
+    />
+  );
+}

@@ -1,0 +1,25 @@
+// Owns which page a path is. Pure.
+// Called by the shell (app.tsx) and the router.
+export type Route =
+  | { kind: 'projects' }
+  | { kind: 'builds'; project: string }
+  | { kind: 'build'; project: string; number: number }
+  | { kind: 'run'; project: string; number: number; run: string }
+  | { kind: 'unknown' };
+
+const PATTERN = /^\/projects\/([^/]+)(?:\/builds\/([1-9]\d{0,14})(?:\/runs\/([^/]+))?)?\/?$/;
+
+/** Pure. A path that is no page, or is badly encoded, is `unknown`. */
+export function parseRoute(path: string): Route {
+  if (path === '/' || path === '/projects' || path === '/projects/') return { kind: 'projects' };
+  const [, project, number, run] = PATTERN.exec(path) ?? [];
+  if (project === undefined) return { kind: 'unknown' };
+  try {
+    const name = decodeURIComponent(project);
+    if (number === undefined) return { kind: 'builds', project: name };
+    if (run === undefined) return { kind: 'build', project: name, number: Number(number) };
+    return { kind: 'run', project: name, number: Number(number), run: decodeURIComponent(run) };
+  } catch {
+    return { kind: 'unknown' };
+  }
+}

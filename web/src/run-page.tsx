@@ -1,0 +1,69 @@
+// Owns the page of one run: verdict, log of the chosen attempt, artifacts, environment, script.
+// Drawn by app.tsx at /projects/:project/builds/:number/runs/:run.
+import type { Attempt, Run } from '../../domain/schemas/api';
+import { apiPath, pagePath } from '../../domain/names';
+import { LogView } from './log/log-view';
+import { useHead } from './head';
+import { usePolled, type PollOptions } from './poll';
+import { usePlace } from './router';
+import { RunArtifacts, RunEnvironment, RunFacts, RunScript } from './run-details';
+import { RunHeader } from './run-header';
+import { Pending, Trail, TroubleBanner } from './shell-parts';
+
+const POLLING: PollOptions<Run> = { paceOf: ({ state }) => (state === 'finished' ? 'stop' : 'live') };
+
+export interface RunName {
+  project: string;
+  number: number;
+  run: string;
+}
+
+/** The attempt the address asks for, else the newest; null before the first. Pure. */
+export function chosenAttempt(run: Pick<Run, 'attempts'>, asked: string | null): Attempt | null {
+  return run.attempts.find(({ number }) => String(number) === asked) ?? run.attempts.at(-1) ?? null;
+}
+
+export function RunPage({ project, number, run: name }: RunName) {
+  const polled = usePolled<Run>(apiPath.run(project, number, name), POLLING);
+  const { query } = usePlace();
+  const run = polled.data;
+  useHead(`${name} · ${project} #${number}`, run?.status ?? null);
+  if (run === null) return <Pending polled={polled} what={`run “${name}” in build ${number} of “${project}”`} />;
+  const attempt = chosenAttempt(run, query.get('attempt'));
+  return (
+    <div class="run-page">
+      <TroubleBanner polled={polled} />
+      <Trail
+        links={[
+          { href: '/', text: 'Projects' },
+          { href: pagePath.project(project), text: project },
+          { href: pagePath.build(project, number), text: `#${number}` },
+        ]}
+        here={name}
+      />
+      <RunHeader run={run} attempt={attempt} onCancelAsked={polled.refresh} />
+      <div class="run-body">
+        <RunLog run={run} attempt={attempt} />
+        <div class="run-details">
+          <RunFacts run={run} attempt={attempt} />
+          <RunArtifacts run={run} />
+          <RunEnvironment run={run} />
+          <RunScript run={run} />
+        </div>
+      </div>
+    </div>
+  );
+}
+
+function RunLog({ run, attempt }: { run: Run; attempt: Attempt | null }) {
+  if (attempt !== null) {
+    return <LogView key={attempt.number} address={{ url: run.urls.log, attempt: attempt.number }} />;
+  }
+  const reason =
+    run.state === 'finished' ? 'This run never started, so it has no log.' : (run.waiting ?? 'It has not started yet.');
+  return (
+    <section class="log" aria-label="Log">
+      <p class="log-empty">{reason}</p>
+    </section>
+  );
+}

@@ -1,0 +1,159 @@
+// Owns a worker of a cluster: takes the cluster's new work and the follow-ups to itself, and says hello to the API.
+// Holds no credential but the worker token. Started by `slipway worker`, `slipway up` or docker-compose.
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
+import Dockerode from 'dockerode';
+import type { Logger } from 'pino';
+import { makeJobActivities, type JobPorts } from '../activities/job';
+import { DockerEngine } from '../adapters/docker-engine';
+import { runProcess, type Running } from '../adapters/process';
+import { readSettings, SettingsError, type Settings } from '../adapters/settings';
+import { WorkerApi } from '../adapters/worker-api';
+import { clusterQueue, containerName, workerQueue } from '../domain/names';
+import { version } from '../package.json';
+import { connectToTemporal, installRuntime } from './temporal-worker';
+
+const HELLO_MS = 5_000;
+const SWEEP_MS = 15_000;
+const LABEL_WORKER = 'dev.slipway.worker';
+
+runProcess('worker', work);
+
+async function work(log: Logger): Promise<Running> {
+  installRuntime(log);
+  const settings = readSettings();
+  const { SLIPWAY_WORKER_TOKEN: token } = settings;
+  if (token === undefined) throw new SettingsError('SLIPWAY_WORKER_TOKEN: the worker token of the server is missing');
+  const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
+  const id = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
+  const ports: JobPorts = {
+    engine: new DockerEngine(new Dockerode(), join(dir, 'runs')),
+    api: new WorkerApi((settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, ''), token),
+    worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
+    held: new Map(),
+    heartbeatMs: Math.min(2_000, settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS / 4),
+  };
+  const stopping = new AbortController();
+  const told = { signal: stopping.signal, log };
+  await hello(ports, settings, stopping.signal);
+  const { connection, namespace } = await connectToTemporal(log);
+  const workers = await createWorkers({ connection, namespace, ports, settings });
+  const running = workers.map((worker) => worker.run());
+  for (const run of running) {
+    run.catch((error: unknown) => {
+      log.fatal({ error: String(error) }, 'the worker ended');
+      process.exit(1);
+    });
+  }
+  const rounds = [
+    repeat(HELLO_MS, told, () => hello(ports, settings, stopping.signal)),
+    repeat(SWEEP_MS, told, () => sweep(ports, stopping.signal)),
+  ];
+  return {
+    stop: async () => {
+      stopping.abort();
+      for (const worker of workers) worker.shutdown();
+      await Promise.all([...running, ...rounds]);
+      await connection.close();
+    },
+  };
+}
+
+/** Kept on disk, so that a restarted worker serves the same queue and finds its containers. */
+function readWorkerId(dir: string, cluster: string): string {
+  mkdirSync(dir, { recursive: true });
+  const path = join(dir, `${cluster}.id`);
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    writeFileSync(path, randomUUID(), { flag: 'wx' });
+    return readFileSync(path, 'utf8').trim();
+  }
+}
+
+async function hello(ports: JobPorts, settings: Settings, signal: AbortSignal): Promise<void> {
+  const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());
+  await ports.api.hello(
+    {
+      worker: ports.worker.id,
+      cluster: settings.SLIPWAY_CLUSTER,
+      host: settings.SLIPWAY_HOST,
+      labels: labels.filter((label) => label !== ''),
+      slots: settings.SLIPWAY_SLOTS,
+      version,
+    },
+    signal,
+  );
+}
+
+/**
+ * Two workers in one process: new work of the cluster, as many at once as there are slots, and follow-ups to this one.
+ * At a stop activities are told at once (no grace time): they let go, and their containers live on.
+ */
+async function createWorkers(at: {
+  connection: NativeConnection;
+  namespace: string;
+  ports: JobPorts;
+  settings: Settings;
+}): Promise<Worker[]> {
+  const { connection, namespace, ports, settings } = at;
+  const { cluster, id } = ports.worker;
+  const common: Omit<WorkerOptions, 'taskQueue'> = {
+    connection,
+    namespace,
+    activities: makeJobActivities(ports),
+    maxHeartbeatThrottleInterval: '2s',
+    defaultHeartbeatThrottleInterval: '2s',
+    shutdownGraceTime: 0,
+  };
+  return Promise.all([
+    Worker.create({
+      ...common,
+      taskQueue: clusterQueue(cluster),
+      maxConcurrentActivityTaskExecutions: settings.SLIPWAY_SLOTS,
+      maxConcurrentActivityTaskPolls: 2,
+    }),
+    Worker.create({
+      ...common,
+      taskQueue: workerQueue(cluster, id),
+      maxConcurrentActivityTaskExecutions: Math.max(settings.SLIPWAY_SLOTS * 2, 50),
+      maxConcurrentActivityTaskPolls: 1,
+    }),
+  ]);
+}
+
+/** Removes containers of ours that no live lease stands behind, and gives back what only waited for that. */
+async function sweep(ports: JobPorts, signal: AbortSignal): Promise<void> {
+  const worker = ports.worker.id;
+  const found = await ports.engine.list(`${LABEL_WORKER}=${worker}`);
+  const holders = found.map(({ labels }) => ({
+    runId: labels['dev.slipway.run-id'] ?? '',
+    attempt: Number(labels['dev.slipway.attempt']),
+    token: Number(labels['dev.slipway.token']),
+  }));
+  const free = holders.filter((one) => !ports.held.has(containerName(one.runId, one.attempt)));
+  if (free.length === 0) return;
+  for (const orphan of await ports.api.orphans({ worker, holders: free }, signal)) {
+    const name = containerName(orphan.runId, orphan.attempt);
+    if (ports.held.has(name)) continue;
+    await ports.engine.remove(name);
+    await ports.api.attempt(orphan).release();
+  }
+}
+
+async function repeat(
+  ms: number,
+  { signal, log }: { signal: AbortSignal; log: Logger },
+  round: () => Promise<void>,
+): Promise<void> {
+  while (!signal.aborted) {
+    await sleep(ms, undefined, { signal }).catch(() => undefined);
+    if (signal.aborted) return;
+    await round().catch((error: unknown) => {
+      if (!signal.aborted) log.warn({ error: String(error) }, 'a round failed, will be tried again');
+    });
+  }
+}

@@ -1,0 +1,104 @@
+// Owns the orchestrator process: runs the build workflows and keeps their records, and delivers what the API accepted.
+// Stateless: run n of them. Started by `slipway up`, by docker-compose, or by hand: node dist/workers/orchestrator.js
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker, bundleWorkflowCode } from '@temporalio/worker';
+import type { Logger } from 'pino';
+import { makeRecordActivities } from '../activities/records';
+import { FileBlobs } from '../adapters/blobs';
+import { embeddedUrl } from '../adapters/embedded-database';
+import { compressLog } from '../adapters/log-store';
+import { sweepOutbox } from '../adapters/outbox';
+import { runProcess, type Running } from '../adapters/process';
+import { readSettings, type Settings } from '../adapters/settings';
+import { finishBuild } from '../adapters/store/builds';
+import { migrate, openStore, type Database } from '../adapters/store/connect';
+import { logsToCompress } from '../adapters/store/logs';
+import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
+import { Temporal } from '../adapters/temporal';
+import { ORCHESTRATOR_QUEUE } from '../domain/names';
+import { connectToTemporal, installRuntime } from './temporal-worker';
+
+const SWEEP_MS = 1_000;
+/** A log is compressed once nobody is likely to follow it any more, ms after its end. */
+const COMPRESS_AFTER_MS = 10_000;
+
+runProcess('orchestrator', orchestrate);
+
+async function orchestrate(log: Logger): Promise<Running> {
+  installRuntime(log);
+  const settings = readSettings();
+  const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')));
+  await migrate(db);
+  const temporal = Temporal.open(settings);
+  const { connection, namespace } = await connectToTemporal(log);
+  await temporal.ensureSearchAttributes();
+  const worker = await Worker.create({
+    connection,
+    namespace,
+    taskQueue: ORCHESTRATOR_QUEUE,
+    workflowBundle: await findBundle(),
+    activities: makeRecordActivities({
+      closeRuns: (closed) => closeRuns(db, closed),
+      closeAttempt: (attempt) => closeAttempt(db, attempt),
+      locateAttempt: (runId, number) => locateAttempt(db, runId, number),
+      finishBuild: (buildId) => finishBuild(db, buildId),
+    }),
+    maxConcurrentActivityTaskExecutions: 50,
+    shutdownGraceTime: '5s',
+  });
+  const stopping = new AbortController();
+  const told = { signal: stopping.signal, log };
+  const running = worker.run();
+  const sweeps = [
+    every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
+    every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
+  ];
+  // A worker that ends by itself has lost its server for good: the supervisor starts another process.
+  running.catch((error: unknown) => {
+    log.fatal({ error: String(error) }, 'the workflow worker ended');
+    process.exit(1);
+  });
+  return {
+    stop: async () => {
+      stopping.abort();
+      worker.shutdown();
+      await Promise.all([running, ...sweeps]);
+      await connection.close();
+      await temporal.close();
+      await db.destroy();
+    },
+  };
+}
+
+/** Built once by `npm run build`; a checkout that was not built bundles at each start. */
+async function findBundle(): Promise<{ codePath: string } | { code: string }> {
+  const codePath = join(__dirname, '..', 'workflow-bundle.js');
+  if (existsSync(codePath)) return { codePath };
+  return bundleWorkflowCode({ workflowsPath: join(__dirname, '..', 'workflows') });
+}
+
+async function compressEndedLogs(db: Database, settings: Settings): Promise<void> {
+  const blobs = new FileBlobs(join(settings.dataDir, 'blobs'));
+  for (const ended of await logsToCompress(db, COMPRESS_AFTER_MS)) await compressLog({ db, blobs }, ended);
+}
+
+/** Repeats one round until told to stop; a failed round is logged once in a row and tried again. */
+async function every(
+  ms: number,
+  { signal, log }: { signal: AbortSignal; log: Logger },
+  round: () => Promise<unknown>,
+): Promise<void> {
+  let failing = false;
+  while (!signal.aborted) {
+    try {
+      await round();
+      failing = false;
+    } catch (error) {
+      if (!failing) log.warn({ error: String(error) }, 'sweep failed, will be tried again');
+      failing = true;
+    }
+    await sleep(ms, undefined, { signal }).catch(() => undefined);
+  }
+}

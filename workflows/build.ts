@@ -1,0 +1,149 @@
+// Owns the build workflow: a small interpreter of a frozen plan. domain/schedule.ts decides, run.ts carries a run,
+// this file keeps the progress, batches records and ends with the verdict.
+// Started by the API (at once) and by the orchestrator's sweep (if the API died), always under the same id.
+import { defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
+import {
+  CancellationScope,
+  condition,
+  setCurrentDetails,
+  setHandler,
+  upsertSearchAttributes,
+} from '@temporalio/workflow';
+import { decide, type RunProgress, type Schedule, type ScheduleCommand } from '../domain/schedule';
+import { outcomeOf } from '../domain/verdict';
+import type { Cause, Outcome } from '../domain/schemas/words';
+import type { BuildInput } from '../domain/build-input';
+import { buildView, runCancelRequested } from './messages';
+import { executeRun, records } from './run';
+
+export interface BuildResult {
+  outcome: Outcome;
+  cause: Cause;
+}
+
+interface Building {
+  input: BuildInput;
+  schedule: Schedule;
+  progress: RunProgress[];
+  /** Scope of each started run. */
+  scopes: Map<number, CancellationScope>;
+  /** Ended, and not yet so in the store. */
+  unrecorded: { runId: string; cause: Cause; message: string }[];
+  /** Stopped because another cell of their job failed. */
+  failedFast: Set<number>;
+  changes: number;
+}
+
+/** Runs a plan to its end. Ends only when every run is finished and the verdict is stored, also when it is cancelled. */
+export async function build(input: BuildInput): Promise<BuildResult> {
+  const building = begin(input);
+  setHandler(buildView, () => input.runs.map((run, at) => ({ run: run.name, progress: building.progress[at]! })));
+  setHandler(runCancelRequested, ({ run }) => cancelRun(building, run));
+  CancellationScope.current().cancelRequested.catch(() => cancelAll(building));
+  return CancellationScope.nonCancellable(() => toTheEnd(building));
+}
+
+function begin(input: BuildInput): Building {
+  return {
+    input,
+    schedule: {
+      runs: input.runs.map((run) => ({
+        job: run.job,
+        needs: run.needs ?? [],
+        needsCondition: run.needsCondition ?? 'success',
+      })),
+      jobs: input.jobs,
+      window: input.window,
+    },
+    progress: input.runs.map(() => ({ kind: 'waiting' })),
+    scopes: new Map(),
+    unrecorded: [],
+    failedFast: new Set(),
+    changes: 0,
+  };
+}
+
+async function toTheEnd(building: Building): Promise<BuildResult> {
+  for (;;) {
+    const seen = building.changes;
+    for (const command of decide(building.schedule, building.progress)) carryOut(building, command);
+    setCurrentDetails(describe(building.progress));
+    const toRecord = building.unrecorded.splice(0);
+    if (toRecord.length > 0) await records.closeRuns(toRecord);
+    else if (building.progress.every((one) => one.kind === 'finished')) break;
+    await condition(() => building.changes !== seen);
+  }
+  const verdict = await records.finishBuild({ buildId: building.input.buildId });
+  upsertSearchAttributes([
+    { key: defineSearchAttributeKey('SlipwayOutcome', SearchAttributeType.KEYWORD), value: verdict.outcome },
+    { key: defineSearchAttributeKey('SlipwayCause', SearchAttributeType.KEYWORD), value: verdict.cause },
+  ]);
+  return verdict;
+}
+
+function carryOut(building: Building, command: ScheduleCommand): void {
+  switch (command.kind) {
+    case 'start':
+      return startRun(building, command.run);
+    case 'stop':
+      building.failedFast.add(command.run);
+      return building.scopes.get(command.run)?.cancel();
+    case 'skip':
+      return endRun(building, command.run, {
+        cause: command.cause,
+        message: WHY_SKIPPED[command.cause],
+        recorded: false,
+      });
+  }
+}
+
+const WHY_SKIPPED = {
+  'needs-not-met': 'a run that it needs did not end as required',
+  'fail-fast': 'another cell of its job failed and the job is fail-fast',
+};
+
+function startRun(building: Building, at: number): void {
+  const { input } = building;
+  const run = input.runs[at]!;
+  building.progress[at] = { kind: 'started' };
+  const scope = new CancellationScope({ cancellable: true });
+  building.scopes.set(at, scope);
+  const context = { run, project: input.project, timing: input.timing };
+  void scope
+    .run(() => executeRun(context))
+    .then((end) => endRun(building, at, end))
+    .finally(() => building.scopes.delete(at));
+}
+
+function endRun(building: Building, at: number, end: { cause: Cause; message: string; recorded: boolean }): void {
+  building.progress[at] = { kind: 'finished', outcome: outcomeOf(end.cause) };
+  building.changes += 1;
+  if (end.recorded) return;
+  const runId = building.input.runs[at]!.id;
+  const failedFast = end.cause === 'cancel-requested' && building.failedFast.has(at);
+  const { cause, message } = failedFast ? { cause: 'fail-fast' as const, message: WHY_SKIPPED['fail-fast'] } : end;
+  building.unrecorded.push({ runId, cause, message });
+}
+
+function cancelRun(building: Building, name: string): void {
+  const at = building.input.runs.findIndex((run) => run.name === name);
+  const now = building.progress[at];
+  if (now?.kind === 'started') building.scopes.get(at)?.cancel();
+  if (now?.kind === 'waiting') {
+    endRun(building, at, { cause: 'cancel-requested', message: 'cancelled before it began', recorded: false });
+  }
+}
+
+function cancelAll(building: Building): void {
+  for (const run of building.input.runs) cancelRun(building, run.name);
+}
+
+/** Shown at the top of the build in the Temporal Web UI. */
+function describe(progress: readonly RunProgress[]): string {
+  const counts = new Map<string, number>();
+  for (const one of progress) {
+    const word = one.kind === 'finished' ? one.outcome : one.kind;
+    counts.set(word, (counts.get(word) ?? 0) + 1);
+  }
+  return [...counts].map(([word, count]) => `${count} ${word}`).join(', ');
+}

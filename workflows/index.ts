@@ -1,0 +1,2 @@
+// Owns the list of workflows that go into the bundle. Named by path in workers/orchestrator.ts and scripts/build.mjs.
+export { build } from './build';

@@ -1,0 +1,168 @@
+// Owns one run of a build: attempt after attempt until its cause is final, each carried by one long activity.
+// Called by build.ts, one call a run, each in a cancellation scope of its own.
+//
+//   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
+//        ^                  ├─ waiting ── pause ─┐
+//        └──────────────────┼────────────────────┘
+//                           ├─ elsewhere ─ runJob on that worker's queue
+//                           ├─ detached ─┐
+//                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
+//                                                                               └─ nobody there ─> host-lost, next attempt
+import {
+  ActivityCancellationType,
+  ActivityFailure,
+  CancellationScope,
+  TimeoutFailure,
+  isCancellation,
+  proxyActivities,
+  sleep,
+} from '@temporalio/workflow';
+import { clusterQueue, ORCHESTRATOR_QUEUE } from '../domain/names';
+import { isRetried } from '../domain/verdict';
+import type { Cause } from '../domain/schemas/words';
+import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
+import type { RecordActivities } from '../activities/record-types';
+import type { BuildRun, BuildTiming } from '../domain/build-input';
+
+/** Retried without end: the store may be away for a while, and nothing may be lost. */
+export const records = proxyActivities<RecordActivities>({
+  taskQueue: ORCHESTRATOR_QUEUE,
+  startToCloseTimeout: '30 seconds',
+  retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' },
+});
+
+export interface RunContext {
+  run: BuildRun;
+  project: string;
+  timing: BuildTiming;
+}
+export interface RunEnd {
+  cause: Cause;
+  message: string;
+  /** Whether the row of the run is finished already. */
+  recorded: boolean;
+}
+
+/** @returns how the run ended; never throws for what a worker, a host or a user did */
+export async function executeRun(context: RunContext): Promise<RunEnd> {
+  for (let number = 1; ; number += 1) {
+    const end = await executeAttempt(context, number);
+    if (!isRetried(end.cause, number)) return end;
+    if (CancellationScope.current().consideredCancelled) return cancelledBefore();
+  }
+}
+
+type Step = JobResult | { kind: 'silent' } | { kind: 'nobody' } | { kind: 'broke'; message: string };
+
+interface Target {
+  queue: string;
+  activity: 'runJob' | 'reattach';
+  /** A worker's own queue is waited for only so long. */
+  graceMs?: number;
+}
+
+async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
+  const { timing } = context;
+  const anywhere: Target = { queue: clusterQueue(context.run.cluster), activity: 'runJob' };
+  let target = anywhere;
+  let pauseMs = timing.askAgainMs.first;
+  for (;;) {
+    const step = await callWorker(context, number, target);
+    switch (step.kind) {
+      case 'finished':
+        return step;
+      case 'elsewhere':
+        target = { queue: step.queue, activity: 'runJob', graceMs: timing.reattachGraceMs };
+        break;
+      case 'detached':
+        target = { queue: step.queue, activity: 'reattach', graceMs: timing.detachGraceMs };
+        break;
+      case 'waiting':
+        if (!(await pause(pauseMs))) return cancelledBefore();
+        pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
+        target = anywhere;
+        break;
+      case 'broke':
+        return closeAttempt(context, number, { cause: 'internal', message: step.message });
+      case 'nobody':
+        return closeAttempt(context, number, {
+          cause: 'host-lost',
+          message: `its worker did not come back within ${(target.graceMs ?? 0) / 1000} s`,
+        });
+      case 'silent': {
+        const found = await nowhereElse(() => records.locateAttempt({ runId: context.run.id, number }));
+        if (found.endedAs) return { cause: found.endedAs, message: '', recorded: !isRetried(found.endedAs, number) };
+        if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
+        target = found.queue ? { queue: found.queue, activity: 'reattach', graceMs: timing.reattachGraceMs } : anywhere;
+      }
+    }
+  }
+}
+
+/** Once a run is cancelled, whatever it still has to do must not be cancelled too. */
+function nowhereElse<T>(body: () => Promise<T>): Promise<T> {
+  return CancellationScope.nonCancellable(body);
+}
+
+async function callWorker(context: RunContext, number: number, target: Target): Promise<Step> {
+  const { run } = context;
+  const input: JobInput = { runId: run.id, attempt: number, run: run.name };
+  const worker = workerOn(context, number, target);
+  try {
+    if (!CancellationScope.current().consideredCancelled) return await worker[target.activity](input);
+    return await nowhereElse(() => worker[target.activity]({ ...input, cancel: true }));
+  } catch (error) {
+    return readFailure(error, target);
+  }
+}
+
+function workerOn(context: RunContext, number: number, target: Target): JobActivities {
+  const { run, timing, project } = context;
+  return proxyActivities<JobActivities>({
+    taskQueue: target.queue,
+    summary: number === 1 ? run.name : `${run.name}, attempt ${number}`,
+    startToCloseTimeout: run.timeoutMs + timing.runMarginMs,
+    heartbeatTimeout: timing.heartbeatTimeoutMs,
+    scheduleToStartTimeout: target.graceMs,
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    // What is tried again, and where, is decided here by cause; the server must not.
+    retry: { maximumAttempts: 1 },
+    priority: { fairnessKey: project },
+  });
+}
+
+function readFailure(error: unknown, target: Target): Step {
+  if (isCancellation(error)) return { kind: 'silent' };
+  if (!(error instanceof ActivityFailure)) throw error;
+  const { cause } = error;
+  if (!(cause instanceof TimeoutFailure)) return { kind: 'broke', message: cause?.message ?? error.message };
+  const neverStarted = cause.timeoutType === 'SCHEDULE_TO_START' && target.graceMs !== undefined;
+  return neverStarted ? { kind: 'nobody' } : { kind: 'silent' };
+}
+
+async function closeAttempt(
+  context: RunContext,
+  number: number,
+  end: { cause: Cause; message: string },
+): Promise<RunEnd> {
+  const isCancelled = CancellationScope.current().consideredCancelled;
+  const attempt = { runId: context.run.id, number, ...end };
+  const { cause } = await nowhereElse(() => records.closeAttempt(attempt));
+  if (isCancelled) return { ...cancelledBefore(), message: `cancelled; ${end.message}` };
+  return { ...end, cause, recorded: false };
+}
+
+function cancelledBefore(): RunEnd {
+  return { cause: 'cancel-requested', message: 'cancelled before it began', recorded: false };
+}
+
+/** @returns false when the run was cancelled meanwhile */
+async function pause(ms: number): Promise<boolean> {
+  try {
+    await sleep(ms);
+    return true;
+  } catch (error) {
+    if (isCancellation(error)) return false;
+    throw error;
+  }
+}
