@@ -36,6 +36,8 @@ export interface DoctorReport {
 export interface DoctorOptions {
   settings: Settings;
   env: NodeJS.ProcessEnv;
+  /** Folder that holds `dist/`. */
+  root?: string;
   /** Places of the Docker socket, in place of the known ones. */
   sockets?: readonly string[];
 }
@@ -77,8 +79,8 @@ function checkNode(): Check[] {
   return [{ name: 'Node', state: 'missing', detail: `${node} is older than ${OLDEST_NODE}`, fix: 'nvm install 20' }];
 }
 
-function checkBuild(): Check[] {
-  const missing = ['workflow-bundle.js', 'web/index.html'].filter((file) => !existsSync(join(ROOT, 'dist', file)));
+function checkBuild({ root = ROOT }: DoctorOptions): Check[] {
+  const missing = ['workflow-bundle.js', 'web/index.html'].filter((file) => !existsSync(join(root, 'dist', file)));
   if (missing.length === 0) return [{ name: 'build', state: 'ok', detail: 'program, workflows and page' }];
   const detail = `dist/ lacks ${missing.join(' and ')}`;
   return [{ name: 'build', state: 'missing', detail, fix: 'npm run build' }];
@@ -145,19 +147,22 @@ async function checkPorts({ settings, env }: DoctorOptions): Promise<Check[]> {
   return Promise.all(
     wanted.map(async ({ name, host: address, port: number, shape }): Promise<Check> => {
       const check = { name: `port ${number}` };
-      if (await isFree(address, number)) return { ...check, state: 'ok', detail: 'free' };
-      if (holder) return { ...check, state: 'ok', detail: `in use by the Slipway that runs here (process ${holder})` };
-      const fix = `${name}=${shape}${number + 10} npm start`;
-      return { ...check, state: 'missing', detail: 'in use by another program', fix };
+      const refused = await tryToListen(address, number);
+      if (!refused) return { ...check, state: 'ok', detail: 'free' };
+      if (holder) return { ...check, state: 'ok', detail: `used by the Slipway that runs here (process ${holder})` };
+      const detail =
+        refused === 'EADDRINUSE' ? 'used by another program' : `cannot be listened on at ${address} (${refused})`;
+      return { ...check, state: 'missing', detail, fix: `${name}=${shape}${number + 10} npm start` };
     }),
   );
 }
 
-function isFree(host: string, port: number): Promise<boolean> {
+/** @returns the system's word for why not, or undefined when it can be done */
+function tryToListen(host: string, port: number): Promise<string | undefined> {
   return new Promise((done) => {
     const server = createServer();
-    server.once('error', () => done(false));
-    server.listen({ host, port, exclusive: true }, () => server.close(() => done(true)));
+    server.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
+    server.listen({ host, port, exclusive: true }, () => server.close(() => done(undefined)));
   });
 }
 
