@@ -3,7 +3,7 @@
 FROM node:20-bookworm-slim AS build
 WORKDIR /src
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci
+RUN npm install --no-save
 COPY . .
 # What is left is what runs: no development packages, and of the five native Temporal cores only this machine's.
 RUN node scripts/build.mjs \

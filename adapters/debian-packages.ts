@@ -32,7 +32,10 @@ export async function installPackages(names: readonly string[], why: string, ann
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const options = { env, timeout: INSTALL_LIMIT_MS, maxBuffer: 64 * 1024 * 1024 };
   // A mirror that cannot be reached now may not be needed: the package lists may be there already.
-  const update = await run('apt-get', ['update'], options).catch((error: unknown) => error);
+  const update = await run('apt-get', ['update'], options).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
   try {
     await run('apt-get', ['install', '-y', '--no-install-recommends', ...names], options);
   } catch (error) {
@@ -64,8 +67,8 @@ export async function findOnPath(name: string, env: NodeJS.ProcessEnv = process.
 
 /** What a failed command has said, else why it could not be run. */
 export function outputOf(error: unknown): string {
-  const { stderr, stdout, message } = error as { stderr?: string; stdout?: string; message?: string };
-  return (error instanceof Error ? [stderr, stdout, message].find((text) => text?.trim())?.trim() : '') ?? '';
+  const { stderr, stdout, message } = (error ?? {}) as { stderr?: string; stdout?: string; message?: string };
+  return [stderr, stdout, message].find((text) => text?.trim())?.trim() ?? '';
 }
 
 function tail(text: string, lines = 6): string {

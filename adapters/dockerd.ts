@@ -93,6 +93,7 @@ export async function startDockerd(place: DockerdPlace): Promise<() => Promise<v
   }
   child.unref();
   return async () => {
+    child.ref();
     const gone = new Promise((done) => child.once('exit', done));
     if (ended !== undefined || !child.kill('SIGTERM')) return;
     await Promise.race([gone, sleep(place.stopLimitMs, undefined, { ref: false })]);

@@ -23,7 +23,7 @@ export interface JobRun {
 }
 
 /** Same as RunName of schemas/api.ts, which a file of domain/ can only see as a type; a test compares the two. */
-export const RUN_NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._+=,@:-]{0,78}$/;
+export const RUN_NAME_PATTERN = /^[A-Za-z0-9*?[][A-Za-z0-9 ._+=,@:*?![\]()-]{0,78}$/;
 
 /** Reads `loop-on` or `matrix` of a run; a run with neither is a job of one cell without axes. */
 export function readJob(entry: RunEntry, at: Path): Job {
@@ -163,7 +163,8 @@ function checkFilled(job: Job, runs: readonly JobRun[]): Complaint[] {
   const complaints: Complaint[] = [];
   const badName = runs.find((run) => !RUN_NAME_PATTERN.test(run.name));
   if (badName) {
-    const rule = 'use 1 to 79 of A-Z a-z 0-9 . _ + = , @ : - and begin with a letter or digit';
+    const rule =
+      'use 1 to 79 of A-Z a-z 0-9 blank . _ + = , @ : * ? ! [ ] ( ) - and begin with a letter, a digit, * ? or [';
     const hint =
       job.matrix.axes.length > 0 ? '; change the value, or put single axes such as {axis} into the name' : '';
     const message = `"${badName.name}" is no name for a run; ${rule}${hint}`;

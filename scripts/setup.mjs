@@ -51,7 +51,8 @@ export function ensureNode() {
 export function ensureDependencies() {
   if (areDependenciesInstalled()) return;
   say('dependencies: installing what package-lock.json names, without install scripts (about a minute)');
-  const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund'];
+  // Not `npm ci`: that refuses a lock file which lacks the optional parts of a platform nobody here could resolve.
+  const args = ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund'];
   const npm = process.env.npm_execpath;
   // Started by npm, its own program is at hand; by hand, npm is the one on PATH.
   if (npm?.endsWith('.js')) runStep('dependencies', process.execPath, [npm, ...args]);

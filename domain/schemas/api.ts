@@ -17,8 +17,8 @@ export const ProjectName = z
 export const RunName = z
   .string()
   .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._+=,@:-]{0,78}$/,
-    'use 1 to 79 of A-Z a-z 0-9 . _ + = , @ : - and begin with a letter or digit',
+    /^[A-Za-z0-9*?[][A-Za-z0-9 ._+=,@:*?![\]()-]{0,78}$/,
+    'use 1 to 79 of A-Z a-z 0-9 blank . _ + = , @ : * ? ! [ ] ( ) - and begin with a letter, a digit, * ? or [',
   );
 
 /** RFC 9457 answer to anything refused. */
