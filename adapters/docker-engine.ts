@@ -20,6 +20,9 @@ import type {
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
 const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
 const RETRY_MS = 500;
+/** What the engine says of a program or a user that the image does not have; anything else at a start is its own trouble. */
+const NOT_RUNNABLE =
+  /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
 export class DockerEngine implements Engine {
   /**
@@ -121,7 +124,12 @@ export class DockerEngine implements Engine {
       if (statusOf(error) === 404 && /no such container/i.test(messageOf(error))) {
         throw new EngineError('no-such-container', `container ${name} is gone`, { cause: error });
       }
-      throw translate(error, 'the container cannot be started', 'script-not-runnable');
+      const isTheScript = NOT_RUNNABLE.test(messageOf(error));
+      throw translate(
+        error,
+        'the container cannot be started',
+        isTheScript ? 'script-not-runnable' : 'engine-unavailable',
+      );
     }
   }
 

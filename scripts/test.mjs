@@ -62,7 +62,9 @@ async function ensurePrograms(packages, images) {
   return findBrowser();
 }
 
-const hostOf = (socket) => (socket.startsWith('/') ? { DOCKER_HOST: `unix://${socket}` } : { DOCKER_HOST: socket });
+function hostOf(socket) {
+  return { DOCKER_HOST: socket.startsWith('/') ? `unix://${socket}` : socket };
+}
 
 async function runJest(found) {
   // The embedded database is loaded by a dynamic import, which Jest allows with this flag only.

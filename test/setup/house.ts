@@ -3,7 +3,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import Dockerode from 'dockerode';
 import { startOf } from '../../adapters/pid-lock';
 import { hasStarterImage, makeStarterImage } from '../../adapters/starter-image';
@@ -12,7 +12,9 @@ import { freePort } from './free-port';
 import { startTemporal } from './temporal';
 import { waitFor } from './wait-for';
 
-const ROOT = resolve(__dirname, '..', '..');
+const TOP = resolve(__dirname, '..', '..');
+/** The compiled program, whether this file runs from its source or, for a benchmark, from dist/test/setup. */
+const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
 export const WORKER_TOKEN = 'a-token-for-tests-only';
 
 type Role = 'database' | 'api' | 'orchestrator' | 'worker';
@@ -98,7 +100,7 @@ export class House {
   async start(name: string, options: { wait?: boolean } = {}): Promise<void> {
     const member = this.member(name);
     const log = openSync(join(this.dir, `${name}.log`), 'a');
-    const child = spawn(process.execPath, [join(ROOT, 'dist', ENTRY[member.role])], {
+    const child = spawn(process.execPath, [join(DIST, ENTRY[member.role])], {
       env: { ...process.env, NODE_OPTIONS: '', ...member.env },
       stdio: ['ignore', log, log, 'ipc'],
     });
@@ -141,6 +143,13 @@ export class House {
       what: `${name} is gone`,
       timeoutMs: 30_000,
     });
+  }
+
+  /** Process id of a running member. */
+  pid(name: string): number {
+    const { pid } = this.member(name).child ?? {};
+    if (pid === undefined) throw new Error(`${name} is not running`);
+    return pid;
   }
 
   private member(name: string): Member {
