@@ -8,7 +8,7 @@ import { canInstallPackages, findOnPath, installPackages, isDebian, type Announc
 import { dockerdPlace, isSystemdRunning, startDockerd, startDockerService } from './dockerd';
 import { SetupError } from './setup-error';
 
-export interface RunningEngine {
+interface RunningEngine {
   kind: 'running';
   /** Path of the socket, or the value of DOCKER_HOST where that is no path. */
   socket: string;

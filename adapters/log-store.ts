@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { promisify } from 'node:util';
 import { createGunzip, gzip } from 'node:zlib';
 import type { Readable } from 'node:stream';
-import type { Blobs } from './blobs';
+import { BlobError, type Blobs } from './blobs';
 import type { Database } from './store/connect';
 import type { Holder } from './store/leases';
 import { appendChunk, locateLog, replaceChunks } from './store/logs';
@@ -48,12 +48,12 @@ export async function appendLog(
   return result;
 }
 
-/** Streams the bytes of a range; it must lie inside the log. @throws BlobError while reading */
+/** Streams the bytes of a range; it must lie inside the log. @throws BlobError while reading, also when bytes are missing */
 export async function* readLog(ports: { db: Database; blobs: Blobs }, range: LogRange): AsyncGenerator<Buffer> {
   let at = range.fromByte;
+  let missedAt = -1;
   while (at < range.toByte) {
     const { index, chunks } = await locateLog(ports.db, { ...range, fromByte: at });
-    const from = at;
     const source = index
       ? readBlocks(ports.blobs, index, { ...range, fromByte: at })
       : readChunks(ports.blobs, chunks, { ...range, fromByte: at });
@@ -63,10 +63,16 @@ export async function* readLog(ports: { db: Database; blobs: Blobs }, range: Log
         yield bytes;
       }
     } catch (error) {
-      // A chunk that vanished has just been compressed away: look again, but only while that helps.
-      if ((error as { reason?: string }).reason !== 'not-found' || (at === from && index)) throw error;
+      // A chunk that vanished has just been compressed away: look again, once.
+      if ((error as { reason?: string }).reason !== 'not-found' || at === missedAt) throw error;
     }
-    if (at === from && chunks.length === 0 && !index) return;
+    if (at < range.toByte && at === missedAt) {
+      throw new BlobError(
+        'not-found',
+        `bytes ${at} to ${range.toByte} of log ${range.runId}/${range.attempt} are missing`,
+      );
+    }
+    missedAt = at;
   }
 }
 

@@ -19,12 +19,18 @@ export async function dispatchBuild(ports: OutboxPorts, build: Parameters<Tempor
   await markDispatched(ports.db, build.project, build.number);
 }
 
-/** Delivers everything that waits. @returns how many deliveries were made @throws the first failure */
+/** Delivers everything that waits; one that fails does not hold up the others. @returns how many were made @throws the first failure */
 export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
+  const failures: unknown[] = [];
   const builds = await buildsToDispatch(ports.db, FAST_PATH_MS);
-  for (const { project, number } of builds)
-    await dispatchBuild(ports, await readBuildToStart(ports.db, project, number));
-  return builds.length + (await deliverCancels(ports));
+  for (const { project, number } of builds) {
+    await readBuildToStart(ports.db, project, number)
+      .then((build) => dispatchBuild(ports, build))
+      .catch((error: unknown) => failures.push(error));
+  }
+  const cancels = await deliverCancels(ports);
+  if (failures.length > 0) throw failures[0];
+  return builds.length + cancels;
 }
 
 /** Tells Temporal of every cancel it has not been told of. */

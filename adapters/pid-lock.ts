@@ -30,23 +30,34 @@ export function startOf(pid: number): string | undefined {
 /** Takes the lock. @returns a function that gives it back @throws LockedError */
 export function takePidLock(path: string): () => void {
   const mine = `${process.pid} ${startOf(process.pid) ?? ''}\n`;
-  for (;;) {
-    try {
-      writeFileSync(path, mine, { flag: 'wx', mode: 0o600 });
-      return () => {
-        if (readLock(path) === mine) rmSync(path, { force: true });
-      };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-    removeIfDead(path);
+  // Written first and linked whole: a lock that is seen while it is still empty would look like a dead one.
+  const draft = `${path}.${process.pid}.new`;
+  writeFileSync(draft, mine, { mode: 0o600 });
+  try {
+    while (!tryLink(draft, path)) removeIfDead(path);
+  } finally {
+    rmSync(draft, { force: true });
+  }
+  return () => {
+    if (readLock(path) === mine) rmSync(path, { force: true });
+  };
+}
+
+function tryLink(from: string, to: string): boolean {
+  try {
+    linkSync(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return false;
   }
 }
 
 function removeIfDead(path: string): void {
   const found = readLock(path);
   if (found === undefined) return;
-  const [pid, start] = found.trim().split(' ');
+  const [pid = '', ...words] = found.trim().split(' ');
+  const start = words.join(' ');
   if (pid && startOf(Number(pid)) === start) throw new LockedError(path, Number(pid));
   // Moved aside first, and put back if another process took the lock in between.
   const aside = `${path}.${process.pid}`;

@@ -3,6 +3,7 @@
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
 import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/common';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
+import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
 import { buildWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
 import type { Plan } from '../domain/schemas/plan';
 import { BUILD_WORKFLOW, DEFAULT_TIMING, type BuildInput, type BuildTiming } from '../domain/build-input';
@@ -10,7 +11,7 @@ import { BUILD_WORKFLOW, DEFAULT_TIMING, type BuildInput, type BuildTiming } fro
 const CALL_LIMIT_MS = 10_000;
 
 /** Temporal's numbers for the types of search attributes that we use. */
-const CODE = { [SearchAttributeType.KEYWORD]: 2, [SearchAttributeType.INT]: 3 };
+const CODE = { Keyword: 2, Int: 3 };
 
 export interface BuildToStart {
   id: string;
@@ -86,19 +87,10 @@ export class Temporal {
 
   /** Registers the search attributes of builds; there already is fine. Done by the orchestrator before it takes work. */
   async ensureSearchAttributes(): Promise<void> {
-    const { KEYWORD, INT } = SearchAttributeType;
-    const wanted = {
-      SlipwayProject: KEYWORD,
-      SlipwayTrigger: KEYWORD,
-      SlipwayCluster: KEYWORD,
-      SlipwayBuild: INT,
-      SlipwayOutcome: KEYWORD,
-      SlipwayCause: KEYWORD,
-    };
     const { operatorService } = this.client.connection as Connection;
     const { namespace } = this;
     const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
-    const missing = Object.entries(wanted).filter(([name]) => !(name in customAttributes));
+    const missing = Object.entries(SEARCH_ATTRIBUTES).filter(([name]) => !(name in customAttributes));
     if (missing.length === 0) return;
     const searchAttributes = Object.fromEntries(missing.map(([name, type]) => [name, CODE[type]]));
     await operatorService.addSearchAttributes({ namespace, searchAttributes }).catch((error: unknown) => {

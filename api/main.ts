@@ -7,7 +7,7 @@ import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
-import { migrate, openStore } from '../adapters/store/connect';
+import { migrateWhenThere, openStore } from '../adapters/store/connect';
 import { setClusterPolicy } from '../adapters/store/leases';
 import { Temporal } from '../adapters/temporal';
 import type { ApiContext } from './context';
@@ -19,7 +19,7 @@ async function serve(log: Logger): Promise<Running> {
   const settings = readSettings();
   const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')));
   const temporal = Temporal.open(settings);
-  await migrate(db);
+  await migrateWhenThere(db, (why) => log.warn({ why }, 'the record store does not answer yet; waiting for it'));
   await setClusterPolicy(db, 'local', settings.SLIPWAY_ALLOW_PRIVILEGED);
   const stopping = new AbortController();
   const context = makeContext(settings, { db, temporal, log, stopping: stopping.signal });

@@ -4,10 +4,10 @@ import { existsSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
-import express, { type Express } from 'express';
+import express, { type Express, type Request, type RequestHandler } from 'express';
 import helmet from 'helmet';
 import type { ApiContext } from './context';
-import { errorHandler, unknownRoute } from './problem';
+import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
 import { buildRoutes } from './routes/builds';
 import { healthRoutes } from './routes/health';
@@ -58,8 +58,29 @@ function makeBare(context: ApiContext): Express {
       },
     }),
   );
-  app.use(express.json({ limit: context.maxBodyBytes, type: ['application/json', 'application/*+json'] }));
+  app.use(readJson(context.maxBodyBytes));
   return app;
+}
+
+/** Their bodies are bytes, whatever content type a client names. */
+const TAKES_BYTES = /^\/v1\/worker\/attempts\/[^/]+\/[^/]+\/(?:log|artifacts)$/;
+
+/** A body in any other format is refused: ignored, it would trigger a build without the parameters that it names. */
+function readJson(limit: number): RequestHandler {
+  const parse = express.json({ limit, type: ['application/json', 'application/*+json'] });
+  return (request, response, next) => {
+    if (TAKES_BYTES.test(request.path)) return next();
+    parse(request, response, (error?: unknown) => {
+      const isUnread = error === undefined && request.body === undefined && hasBody(request);
+      next(
+        isUnread ? new Refusal(415, 'not-json', 'send the body as JSON, with Content-Type: application/json') : error,
+      );
+    });
+  };
+}
+
+function hasBody({ headers }: Request): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
 function finish(app: Express, context: ApiContext): Express {

@@ -5,9 +5,12 @@ import { request, type Agent } from 'node:http';
 import { apiPath } from '../domain/names';
 import type { Build } from '../domain/schemas/api';
 import { oneRun } from '../test/setup/house';
+import { waitFor } from '../test/setup/wait-for';
 import type { Bench } from './figure';
 
 const FINISH_LIMIT_MS = 15 * 60_000;
+/** Each look costs the API three queries: at one a 100 ms a fifth of its work was to answer us. */
+const LOOK_MS = 500;
 /** The run of every project that `makeProject` makes. */
 export const RUN = 'work';
 
@@ -33,7 +36,12 @@ export async function trigger(bench: Bench, project: string): Promise<Triggered>
 
 /** Waits for a build to end and checks that all of it passed. */
 export async function passed(bench: Bench, project: string, number: number): Promise<Build> {
-  const build = await bench.house.finished(project, number, FINISH_LIMIT_MS);
+  const finished = async (): Promise<Build | false> => {
+    const build = await bench.house.build(project, number);
+    return build.state === 'finished' && build;
+  };
+  const what = `build ${project}/${number} is finished`;
+  const build = await waitFor(finished, { what, timeoutMs: FINISH_LIMIT_MS, intervalMs: LOOK_MS });
   if (build.outcome === 'passed') return build;
   const bad = build.runs.find((run) => run.outcome !== 'passed');
   throw new Error(`build ${project}/${number} ended as ${build.status}: ${bad?.name}: ${bad?.message}`);

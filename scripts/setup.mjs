@@ -29,7 +29,7 @@ export async function runScript(script) {
 }
 
 /** Runs a step as a process of its own with our terminal; says how long it took. */
-export function runStep(what, command, args, env = process.env) {
+export function runStep(what, [command, ...args], env = process.env) {
   const began = performance.now();
   const ended = spawnSync(command, args, { cwd: ROOT, env, stdio: 'inherit' });
   if (ended.signal) process.exit(130);
@@ -55,11 +55,14 @@ export function ensureDependencies() {
   const args = ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund'];
   const npm = process.env.npm_execpath;
   // Started by npm, its own program is at hand; by hand, npm is the one on PATH.
-  if (npm?.endsWith('.js')) runStep('dependencies', process.execPath, [npm, ...args]);
-  else runStep('dependencies', process.platform === 'win32' ? 'npm.cmd' : 'npm', args);
+  if (npm?.endsWith('.js')) runStep('dependencies', [process.execPath, npm, ...args]);
+  else runStep('dependencies', ['npm', ...args]);
 }
 
-/** npm writes its own record of node_modules last, so an install that was cut short has none. */
+/**
+ * npm writes its own record of node_modules last, so an install that was cut short has none.
+ * @public a test asks it in a process of its own
+ */
 export function areDependenciesInstalled(root = ROOT) {
   const record = join(root, 'node_modules', '.package-lock.json');
   if (!existsSync(record)) return false;

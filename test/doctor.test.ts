@@ -100,7 +100,8 @@ it('a Temporal CLI that is too old is named with the version that is needed', as
 
 it('a Temporal server that was named and does not answer is missing, and no CLI is asked for', async () => {
   env.TEMPORAL_ADDRESS = `127.0.0.1:${await freePort()}`;
-  const report = await look();
+  const { out } = await slipway(['doctor', '--json'], {});
+  const report = JSON.parse(out) as DoctorReport;
   expect(find(report, 'Temporal')).toMatchObject({
     state: 'missing',
     detail: `no answer at TEMPORAL_ADDRESS=${env.TEMPORAL_ADDRESS}`,

@@ -86,9 +86,7 @@ describe('the Temporal CLI', () => {
     const archive = execFileSync('tar', ['-czf', '-', '-C', join(dir, 'archive'), 'temporal']);
     const fetched = jest.spyOn(globalThis, 'fetch').mockResolvedValue(new Response(archive));
     expect(await find()).toBe(join(toolsDir, 'temporal-1.9.1', 'bin', 'temporal'));
-    expect(String(fetched.mock.calls[0]?.[0])).toMatch(
-      /\/cli\/archive\/v1\.9\.1\?platform=(linux|darwin)&arch=(amd64|arm64)$/,
-    );
+    expect(fetched.mock.calls[0]?.[0]).toMatch(/\/cli\/archive\/v1\.9\.1\?platform=(linux|darwin)&arch=(amd64|arm64)$/);
   });
 
   it('that cannot be had at all ends in one message with every way and what to do, and leaves nothing behind', async () => {

@@ -100,7 +100,9 @@ test('B13 the URLs of a finished build answer the same bytes after everything wa
   const read = async () => {
     const run = await house.run('forever', number, 'work');
     const bodies = await Promise.all(
-      [run.urls.self, run.urls.log, `${run.urls.artifacts}/starts`].map(async (url) => (await house.request('GET', url)).text()),
+      [run.urls.self, run.urls.log, `${run.urls.artifacts}/starts`].map(async (url) =>
+        (await house.request('GET', url)).text(),
+      ),
     );
     return bodies;
   };

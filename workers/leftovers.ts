@@ -23,8 +23,9 @@ export function forgetChild(runDir: string, name: string): void {
 /** The process that a file names by number and start time (a pid file, or a pid lock), if that very one still lives. */
 export function livingProcessIn(file: string): number | undefined {
   try {
-    const [pid, start] = readFileSync(file, 'utf8').trim().split(' ');
-    return Number(pid) > 1 && start && startOf(Number(pid)) === start ? Number(pid) : undefined;
+    // The start may have spaces in it.
+    const [, pid, start] = /^(\d+) (.+)/.exec(readFileSync(file, 'utf8')) ?? [];
+    return Number(pid) > 1 && startOf(Number(pid)) === start ? Number(pid) : undefined;
   } catch {
     return undefined;
   }

@@ -13,7 +13,7 @@ import { sweepOutbox } from '../adapters/outbox';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
 import { finishBuild } from '../adapters/store/builds';
-import { migrate, openStore, type Database } from '../adapters/store/connect';
+import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
@@ -30,7 +30,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   installRuntime(log);
   const settings = readSettings();
   const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')));
-  await migrate(db);
+  await migrateWhenThere(db, (why) => log.warn({ why }, 'the record store does not answer yet; waiting for it'));
   const temporal = Temporal.open(settings);
   const { connection, namespace } = await connectToTemporal(log);
   await temporal.ensureSearchAttributes();

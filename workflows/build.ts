@@ -69,8 +69,11 @@ async function toTheEnd(building: Building): Promise<BuildResult> {
     for (const command of decide(building.schedule, building.progress)) carryOut(building, command);
     setCurrentDetails(describe(building.progress));
     const toRecord = building.unrecorded.splice(0);
-    if (toRecord.length > 0) await records.closeRuns(toRecord);
-    else if (building.progress.every((one) => one.kind === 'finished')) break;
+    if (toRecord.length > 0) {
+      await records.closeRuns(toRecord);
+      continue;
+    }
+    if (building.progress.every((one) => one.kind === 'finished')) break;
     await condition(() => building.changes !== seen);
   }
   const verdict = await records.finishBuild({ buildId: building.input.buildId });

@@ -113,21 +113,22 @@ const COUNTS = sql<Record<string, number>>`(
   ) as words
 )`;
 
+/** Named with their table, since a query may join another that has the same. */
 const COLUMNS = [
-  'id',
-  'project',
-  'number',
-  'state',
-  'outcome',
-  'cause',
-  'trigger',
-  'params',
-  'reason',
-  'plan_digest',
-  'cancel_requested_at',
-  'created_at',
-  'started_at',
-  'finished_at',
+  'builds.id',
+  'builds.project',
+  'builds.number',
+  'builds.state',
+  'builds.outcome',
+  'builds.cause',
+  'builds.trigger',
+  'builds.params',
+  'builds.reason',
+  'builds.plan_digest',
+  'builds.cancel_requested_at',
+  'builds.created_at',
+  'builds.started_at',
+  'builds.finished_at',
 ] as const;
 
 function selectBuilds(db: Database): SelectQueryBuilder<Tables, 'builds', BuildRow> {

@@ -1,5 +1,6 @@
 // Owns the connection to the record store: one pool, one dialect, whether the embedded database or PostgreSQL answers.
 // Called by the entry points; everything else is handed the Database.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Kysely, Migrator, PostgresDialect } from 'kysely';
 import { Pool, types } from 'pg';
 import { MIGRATIONS } from './migrations';
@@ -8,6 +9,7 @@ import type { Tables } from './tables';
 export type Database = Kysely<Tables>;
 
 const BIGINT = 20;
+const RETRY_MS = 300;
 types.setTypeParser(BIGINT, Number);
 
 /**
@@ -32,6 +34,19 @@ export async function migrate(db: Database): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations: () => Promise.resolve(MIGRATIONS) } });
   const { error } = await migrator.migrateToLatest();
   if (error) throw error instanceof Error ? error : new Error(`migration failed: ${JSON.stringify(error)}`);
+}
+
+/** The same at the start of a process: a store that is not there yet is waited for. @param told called once when it is */
+export async function migrateWhenThere(db: Database, told: (why: string) => void): Promise<void> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await migrate(db);
+    } catch (error) {
+      if (!isStoreAway(error)) throw error;
+      if (tries === 0) told((error as Error).message);
+      await sleep(RETRY_MS);
+    }
+  }
 }
 
 /** Whether an error means that the store is away and the same call may work later. */

@@ -109,7 +109,8 @@ export async function requestLease(db: Database, request: LeaseRequest): Promise
     if (live?.state === 'finished') return { kind: 'clean', token: live.token, cause: live.cause ?? 'internal' };
     if (live) return grantOf(run, live);
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
-    if (run.attempt > request.attempt || (await hasEnded(tx, request))) return { kind: 'ended', cause: 'host-lost' };
+    const ended = await findEnd(tx, request);
+    if (ended || run.attempt > request.attempt) return { kind: 'ended', cause: ended ?? 'host-lost' };
     if (run.cancelled) return { kind: 'cancelled' };
     return grant(tx, run, request);
   });
@@ -169,14 +170,16 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
     .executeTakeFirst();
 }
 
-async function hasEnded(tx: Transaction<Tables>, request: LeaseRequest): Promise<boolean> {
+/** How the attempt ended, if it has. */
+async function findEnd(tx: Transaction<Tables>, request: LeaseRequest): Promise<Cause | undefined> {
   const attempt = await tx
     .selectFrom('attempts')
-    .select('state')
+    .select('cause')
     .where('run_id', '=', request.runId)
     .where('number', '=', request.attempt)
+    .where('state', '=', 'finished')
     .executeTakeFirst();
-  return attempt?.state === 'finished';
+  return attempt?.cause ?? undefined;
 }
 
 function elsewhere(cluster: string, worker: string): LeaseAnswer {

@@ -20,6 +20,8 @@ export async function appendChunk(
   holder: Holder,
   chunk: { startByte: number; sizeBytes: number; blob: string },
 ): Promise<{ appended: boolean; bytes: number }> {
+  // A chunk of no bytes would take the place of the next one.
+  if (chunk.sizeBytes === 0) return refuse(db, holder);
   const { rows } = await sql<{ appended: boolean; bytes: number }>`
     with grown as (
       update attempts set log_bytes = log_bytes + ${chunk.sizeBytes}

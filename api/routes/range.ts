@@ -13,6 +13,8 @@ export function parseRange(
 ): { startByte: number; endByte: number } {
   const whole = { startByte: 0, endByte: sizeBytes };
   if (ranges === undefined || ranges === -2) return whole;
+  // A unit that we do not know is to be ignored (RFC 9110, 14.2).
+  if (ranges !== -1 && ranges.type !== 'bytes') return whole;
   const [range] = ranges === -1 ? [] : ranges;
   if (!range) {
     response.set('content-range', `bytes */${sizeBytes}`);

@@ -1,0 +1,909 @@
+// Proves the record store on both implementations: numbers, leases, fencing, logs, verdicts and cancels under concurrency.
+// Real databases: the embedded one as its own process, and a PostgreSQL server.
+import { randomUUID } from 'node:crypto';
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import fc from 'fast-check';
+import { sql } from 'kysely';
+import { Client } from 'pg';
+import {
+  buildsToDispatch,
+  cancelsToDeliver,
+  createBuild,
+  finishBuild,
+  lastBuilds,
+  listBuilds,
+  markCancelDelivered,
+  markDispatched,
+  readBuild,
+  requestBuildCancel,
+} from '../adapters/store/builds';
+import { sweepOutbox } from '../adapters/outbox';
+import type { BuildToStart, Temporal } from '../adapters/temporal';
+import { LockedError, startOf, takePidLock } from '../adapters/pid-lock';
+import { migrate, openStore, type Database } from '../adapters/store/connect';
+import {
+  FencedError,
+  findOrphans,
+  listHosts,
+  recordHost,
+  recordProgress,
+  recordResult,
+  releaseLease,
+  requestLease,
+  type GrantedLease,
+  type Holder,
+} from '../adapters/store/leases';
+import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
+import { MIGRATIONS } from '../adapters/store/migrations';
+import { createProject, readProject } from '../adapters/store/projects';
+import {
+  closeAttempt,
+  closeRuns,
+  listAttempts,
+  listRuns,
+  locateAttempt,
+  readRun,
+  requestRunCancel,
+} from '../adapters/store/runs';
+import { workerQueue } from '../domain/names';
+import type { Cause } from '../domain/schemas/words';
+import {
+  makeBuild,
+  makeProject,
+  newBuild,
+  plannedRun,
+  startEmbedded,
+  STORES,
+  type EmbeddedProcess,
+  type TestStore,
+} from './setup/stores';
+import { waitFor } from './setup/wait-for';
+
+const SILENT_AFTER_MS = 60_000;
+const range = (count: number): number[] => Array.from({ length: count }, (_, at) => at + 1);
+const chunk = (startByte: number, sizeBytes: number) => ({ startByte, sizeBytes, blob: `blob-${randomUUID()}` });
+const ok = { cause: 'ok' as const, message: '', exitCode: 0, final: true };
+
+describe.each(STORES)('on %s', (_name, start) => {
+  let store: TestStore;
+  /** As three processes of ours have: a pool each. */
+  let pools: Database[];
+  let db: Database;
+  const pool = (at: number): Database => pools[at % pools.length]!;
+
+  beforeAll(async () => {
+    store = await start();
+    pools = range(3).map(() => openStore(store.url, 4));
+    db = pool(0);
+    await Promise.all(pools.map(migrate));
+  }, 90_000);
+  afterAll(async () => {
+    await Promise.all((pools ?? []).map((one) => one.destroy()));
+    await store?.stop();
+  }, 60_000);
+
+  /** A worker's host in a cluster. @returns the worker's id */
+  async function addHost(cluster: string, name: string, slots: number): Promise<string> {
+    const worker = randomUUID();
+    const host = { cluster, name, worker, labels: ['test'], slots, version: '1' };
+    expect(await recordHost(db, host, SILENT_AFTER_MS)).toBe(true);
+    return worker;
+  }
+
+  const ask = (runId: string, worker: string, more: { attempt?: number; db?: Database; silentAfterMs?: number } = {}) =>
+    requestLease(more.db ?? db, {
+      runId,
+      attempt: more.attempt ?? 1,
+      worker,
+      silentAfterMs: more.silentAfterMs ?? SILENT_AFTER_MS,
+    });
+
+  async function granted(runId: string, worker: string, attempt = 1): Promise<GrantedLease> {
+    const answer = await ask(runId, worker, { attempt });
+    if (answer.kind !== 'granted') throw new Error(`${answer.kind} and not granted`);
+    return answer;
+  }
+
+  /** A build of one run whose first attempt holds a lease. */
+  async function heldRun(more: Parameters<typeof makeBuild>[1] = {}) {
+    const { row, runIds, cluster } = await makeBuild(db, more);
+    const runId = runIds[0]!;
+    const worker = await addHost(cluster, 'host', 4);
+    const { token } = await granted(runId, worker);
+    return { row, runIds, runId, cluster, worker, holder: { runId, attempt: 1, token } satisfies Holder };
+  }
+
+  const runOf = async (buildId: string, at = 0) => (await listRuns(db, buildId))[at]!;
+
+  describe('schema', () => {
+    test('three pools that migrate at once make it once, and migrating again changes nothing', async () => {
+      const migrations = () => sql<{ name: string }>`select name, timestamp from kysely_migration`.execute(db);
+      const before = await migrations();
+
+      await Promise.all([...pools, ...pools].map(migrate));
+
+      expect(before.rows.map((row) => row.name)).toEqual(Object.keys(MIGRATIONS));
+      expect((await migrations()).rows).toEqual(before.rows);
+    });
+  });
+
+  describe('builds', () => {
+    test('B3 100 triggers at once through three pools are numbered exactly 1 to 100', async () => {
+      const project = await makeProject(db);
+
+      const made = await Promise.all(range(100).map((at) => createBuild(pool(at), newBuild(project))));
+
+      const numbers = made.map((one) => (one.kind === 'created' ? one.number : NaN));
+      expect(numbers.sort((a, b) => a - b)).toEqual(range(100));
+      expect((await listBuilds(db, project, { limit: 200 })).map((row) => row.number)).toEqual(range(100).reverse());
+    });
+
+    test('B3 builds that cannot be stored leave no gap and nothing behind, also in the midst of others', async () => {
+      const project = await makeProject(db);
+      const twice = [plannedRun('same'), plannedRun('same')];
+
+      const made = await Promise.allSettled(
+        range(60).map((at) => createBuild(pool(at), newBuild(project, at % 3 === 0 ? { runs: twice } : {}))),
+      );
+
+      expect(made.filter((one) => one.status === 'rejected')).toHaveLength(20);
+      const rows = await listBuilds(db, project, { limit: 200 });
+      expect(rows.map((row) => row.number)).toEqual(range(40).reverse());
+      expect((await readProject(db, project))?.last_number).toBe(40);
+      const orphans = await sql`select 1 from runs where name = 'same'`.execute(db);
+      expect(orphans.rows).toEqual([]);
+    });
+
+    test('B3 every project counts by itself', async () => {
+      const [one, other] = [await makeProject(db), await makeProject(db)];
+      await createBuild(db, newBuild(one));
+      await createBuild(db, newBuild(one));
+
+      expect(await createBuild(db, newBuild(other))).toMatchObject({ kind: 'created', number: 1 });
+      expect((await lastBuilds(db)).filter((row) => row.project === one).map((row) => row.number)).toEqual([2]);
+    });
+
+    test('B1 the same idempotency key 100 times in parallel makes one build, and every answer names it', async () => {
+      const project = await makeProject(db);
+
+      const made = await Promise.all(
+        range(100).map((at) => createBuild(pool(at), newBuild(project, { idempotencyKey: 'key' }))),
+      );
+
+      expect(made.map((one) => one.kind).sort()).toEqual(['created', ...range(99).map(() => 'existing')]);
+      expect(new Set(made.map((one) => 'number' in one && one.number))).toEqual(new Set([1]));
+      expect(await listBuilds(db, project, { limit: 10 })).toHaveLength(1);
+      expect(await createBuild(db, newBuild(project))).toMatchObject({ kind: 'created', number: 2 });
+    });
+
+    test('B1 an idempotency key with another request is refused, and is free in another project', async () => {
+      const [project, other] = [await makeProject(db), await makeProject(db)];
+      const requests = range(20).map((at) =>
+        newBuild(project, { idempotencyKey: 'key', requestDigest: at % 2 === 0 ? 'even' : 'odd' }),
+      );
+
+      const made = await Promise.all(requests.map((build, at) => createBuild(pool(at), build)));
+
+      const count = (kind: string): number => made.filter((one) => one.kind === kind).length;
+      expect({ created: count('created'), existing: count('existing'), reused: count('key-reused') }).toEqual({
+        created: 1,
+        existing: 9,
+        reused: 10,
+      });
+      expect((await createBuild(db, newBuild(other, { idempotencyKey: 'key' }))).kind).toBe('created');
+    });
+
+    test('a build of a project that is not there is refused', async () => {
+      expect(await createBuild(db, newBuild('nowhere'))).toEqual({ kind: 'no-project' });
+    });
+
+    test('a build is stored with its runs in plan order, its parameters and its plan, whatever characters they have', async () => {
+      const odd = `'; drop table runs; -- "\\ $1 ✓ \n`;
+      const runs = [plannedRun('z', { script: odd }), plannedRun('a', { env: { odd } })];
+      const { row } = await makeBuild(db, { runs, params: { odd }, reason: odd });
+
+      expect(row).toMatchObject({ params: { odd }, reason: odd, state: 'queued', counts: { queued: 2 } });
+      expect((await listRuns(db, row.id)).map((run) => run.spec)).toEqual(runs);
+    });
+
+    test('B2 an accepted build waits in the outbox until its workflow is started, and is not handed out before its time', async () => {
+      await sql`update builds set dispatched_at = now()`.execute(db);
+      const { row } = await makeBuild(db);
+      const waits = async (olderThanMs: number) =>
+        (await buildsToDispatch(db, olderThanMs)).some((one) => one.project === row.project);
+
+      expect(await waits(3_600_000)).toBe(false);
+      await waitFor(() => waits(1), { what: 'the build is handed out' });
+      await markDispatched(db, row.project, row.number);
+      expect(await waits(0)).toBe(false);
+    });
+
+    test('B10 a build is judged once its runs are finished, and keeps its first verdict', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
+      await closeRuns(db, [{ runId: runIds[0]!, cause: 'exit-code', message: 'red' }]);
+      await expect(finishBuild(db, row.id)).rejects.toThrow('run b is not finished');
+      await closeRuns(db, [{ runId: runIds[1]!, cause: 'cancel-requested', message: '' }]);
+
+      const verdict = await finishBuild(db, row.id);
+      const first = await readBuild(db, row.project, row.number);
+      const again = await finishBuild(pool(1), row.id);
+
+      expect(verdict).toEqual({ outcome: 'failed', cause: 'exit-code' });
+      expect(again).toEqual(verdict);
+      expect(first).toMatchObject({ state: 'finished', counts: { failed: 1, cancelled: 1 } });
+      expect(await readBuild(db, row.project, row.number)).toEqual(first);
+    });
+  });
+
+  describe('outbox', () => {
+    test('B2 a build that Temporal refuses does not hold up the builds and the cancels behind it', async () => {
+      await sql`update builds set dispatched_at = now()`.execute(db);
+      const [bad, good, cancelled] = [await makeBuild(db), await makeBuild(db), await makeBuild(db)];
+      await sql`update builds set created_at = created_at - interval '1 hour' where dispatched_at is null`.execute(db);
+      await markDispatched(db, cancelled.row.project, cancelled.row.number);
+      await requestBuildCancel(db, cancelled.row.id);
+      const started: unknown[] = [];
+      const told: unknown[] = [];
+      // Stands for the client of a Temporal server that refuses one build for good.
+      const temporal = {
+        startBuild: async ({ project, runIds }: BuildToStart) => {
+          if (project === bad.row.project) throw new Error('refused');
+          started.push({ project, runIds });
+        },
+        cancel: async (cancel: { project: string }) => void told.push(cancel.project),
+      } as unknown as Temporal;
+
+      await expect(sweepOutbox({ db, temporal })).rejects.toThrow('refused');
+
+      expect(started).toEqual([{ project: good.row.project, runIds: good.runIds }]);
+      expect(told).toContain(cancelled.row.project);
+      expect((await buildsToDispatch(db, 0)).map((one) => one.project)).toEqual([bad.row.project]);
+    });
+  });
+
+  describe('cancel', () => {
+    const marks = async (project: string) => (await cancelsToDeliver(db)).filter((one) => one.project === project);
+
+    test('B7 the first wish to cancel a build counts, covers its runs, and is delivered once its workflow is there', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
+      await closeRuns(db, [{ runId: runIds[0]!, cause: 'ok', message: '' }]);
+
+      expect(await requestBuildCancel(db, row.id)).toBe(true);
+      const first = await readBuild(db, row.project, row.number);
+      expect(await requestBuildCancel(db, row.id)).toBe(true);
+
+      expect((await readBuild(db, row.project, row.number))?.cancel_requested_at).toEqual(first?.cancel_requested_at);
+      const runs = await listRuns(db, row.id);
+      expect(runs.map((run) => [run.name, run.state, run.cancel_requested_at !== null])).toEqual([
+        ['a', 'finished', false],
+        ['b', 'queued', true],
+      ]);
+      expect(await marks(row.project)).toEqual([]);
+      await markDispatched(db, row.project, row.number);
+      expect(await marks(row.project)).toEqual([{ project: row.project, number: row.number, run: null }]);
+      await markCancelDelivered(db, { project: row.project, number: row.number, run: null });
+      expect(await marks(row.project)).toEqual([]);
+    });
+
+    test('B7 a cancelled run is delivered by its name, and the other runs are left alone', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
+      await markDispatched(db, row.project, row.number);
+
+      expect(await requestRunCancel(db, runIds[1]!)).toBe(true);
+
+      const wish = { project: row.project, number: row.number, run: 'b' };
+      expect(await marks(row.project)).toEqual([wish]);
+      expect((await runOf(row.id, 0)).cancel_requested_at).toBeNull();
+      await markCancelDelivered(db, wish);
+      expect(await marks(row.project)).toEqual([]);
+    });
+
+    test('B7 what is finished cannot be cancelled any more, and nothing is delivered for it', async () => {
+      const { row, runIds } = await makeBuild(db);
+      await markDispatched(db, row.project, row.number);
+      await requestBuildCancel(db, row.id);
+      await closeRuns(db, [{ runId: runIds[0]!, cause: 'ok', message: '' }]);
+      await finishBuild(db, row.id);
+
+      expect(await requestBuildCancel(db, row.id)).toBe(false);
+      expect(await requestRunCancel(db, runIds[0]!)).toBe(false);
+      expect(await marks(row.project)).toEqual([]);
+      expect(await readBuild(db, row.project, row.number)).toMatchObject({ outcome: 'passed' });
+    });
+
+    test('B7 a run that was cancelled before its lease gets none; one that holds a lease keeps it until it is cleaned', async () => {
+      const { row, runIds, cluster } = await makeBuild(db, { runs: [plannedRun('held'), plannedRun('queued')] });
+      const worker = await addHost(cluster, 'host', 2);
+      const { token } = await granted(runIds[0]!, worker);
+      await requestBuildCancel(db, row.id);
+
+      expect(await ask(runIds[1]!, worker)).toEqual({ kind: 'cancelled' });
+      expect(await ask(runIds[0]!, worker)).toMatchObject({ kind: 'granted', token });
+    });
+  });
+
+  describe('leases', () => {
+    test('H4 20 runs that ask at once through three pools get exactly the 3 slots there are; the others are told why', async () => {
+      const runs = range(20).map((at) => plannedRun(`run-${at}`));
+      const { row, runIds, cluster } = await makeBuild(db, { runs });
+      const worker = await addHost(cluster, 'only', 3);
+
+      const answers = await Promise.all(runIds.map((runId, at) => ask(runId, worker, { db: pool(at) })));
+
+      const grants = answers.filter((one) => one.kind === 'granted');
+      const reasons = new Set(answers.flatMap((one) => (one.kind === 'waiting' ? [one.reason] : [])));
+      expect(grants).toHaveLength(3);
+      expect(new Set(grants.map((one) => one.token)).size).toBe(3);
+      expect([...reasons]).toEqual(['all 3 slots of host only are leased']);
+      const [host] = await listHosts(db, cluster);
+      expect(host?.busy.sort()).toEqual([1, 2, 3]);
+      const waiting = (await listRuns(db, row.id)).filter((run) => run.waiting === [...reasons][0]);
+      expect(waiting).toHaveLength(17);
+    });
+
+    test('H4 an attempt that asks again, also many times at once, gets the lease it has', async () => {
+      const { runIds, cluster } = await makeBuild(db);
+      const worker = await addHost(cluster, 'host', 4);
+
+      const answers = await Promise.all(range(12).map((at) => ask(runIds[0]!, worker, { db: pool(at) })));
+
+      expect(new Set(answers.map((one) => one.kind === 'granted' && one.token)).size).toBe(1);
+      expect(answers[0]).toMatchObject({ kind: 'granted', mayHaveStarted: false, logBytes: 0, host: 'host' });
+      expect((await listHosts(db, cluster))[0]?.busy).toHaveLength(1);
+    });
+
+    test('H4 a slot on the host of another worker is granted there: whoever asks is sent to that worker', async () => {
+      const { row, runIds, cluster } = await makeBuild(db);
+      const owner = await addHost(cluster, 'host', 1);
+      const stranger = randomUUID();
+      const there = { kind: 'elsewhere', queue: workerQueue(cluster, owner) };
+
+      expect(await ask(runIds[0]!, stranger)).toEqual(there);
+      expect(await ask(runIds[0]!, stranger)).toEqual(there);
+      expect(await ask(runIds[0]!, owner)).toMatchObject({ kind: 'granted' });
+      expect(await locateAttempt(db, runIds[0]!, 1)).toMatchObject({ worker: owner, cluster, cause: null });
+      expect(await runOf(row.id)).toMatchObject({ state: 'leasing', host: 'host' });
+    });
+
+    test('C8 without a host, or with silent ones only, the run waits and says why; a host that comes is used', async () => {
+      const { row, runIds, cluster } = await makeBuild(db);
+      const reason = 'no host of the cluster is connected; start a worker there';
+
+      expect(await ask(runIds[0]!, randomUUID())).toEqual({ kind: 'waiting', reason });
+      expect((await runOf(row.id)).waiting).toBe(reason);
+      const worker = await addHost(cluster, 'host', 1);
+      expect(await ask(runIds[0]!, worker, { silentAfterMs: 0 })).toEqual({ kind: 'waiting', reason });
+      expect(await ask(runIds[0]!, worker)).toMatchObject({ kind: 'granted' });
+      expect(await runOf(row.id)).toMatchObject({ waiting: null, attempt: 1 });
+    });
+
+    test('H4 the name of a host belongs to its living worker, and passes on when that one has been silent', async () => {
+      const { cluster } = await makeBuild(db);
+      const first = await addHost(cluster, 'host', 1);
+      const second = { cluster, name: 'host', worker: randomUUID(), labels: [], slots: 2, version: '2' };
+
+      expect(await recordHost(db, second, SILENT_AFTER_MS)).toBe(false);
+      expect((await listHosts(db, cluster))[0]).toMatchObject({ worker: first, slots: 1 });
+      await waitFor(() => recordHost(db, second, 1), { what: 'the name is taken over' });
+      expect((await listHosts(db, cluster))[0]).toMatchObject({ worker: second.worker, slots: 2, version: '2' });
+    });
+
+    test('H7 between result and release the slot stays taken and whoever asks is told to clean up first', async () => {
+      const { runId, worker, holder, cluster } = await heldRun();
+      await recordProgress(db, holder, { state: 'running', starting: true });
+      expect(await ask(runId, worker)).toMatchObject({ kind: 'granted', mayHaveStarted: true });
+
+      await recordResult(db, holder, { ...ok, cause: 'exit-code', exitCode: 3 });
+
+      expect(await ask(runId, worker)).toEqual({ kind: 'clean', token: holder.token, cause: 'exit-code' });
+      expect((await listHosts(db, cluster))[0]?.busy).toEqual([1]);
+      expect(await findOrphans(db, [holder])).toEqual([holder]);
+      await releaseLease(db, holder);
+      await releaseLease(db, holder);
+      expect((await listHosts(db, cluster))[0]?.busy).toEqual([]);
+      expect(await ask(runId, worker)).toEqual({ kind: 'ended', cause: 'exit-code' });
+    });
+
+    test('B10 an attempt that ended and is asked for again names its own cause, also when the run goes on', async () => {
+      const { row, runId, worker, holder } = await heldRun();
+      await recordResult(db, holder, { cause: 'disk-full', message: 'no space', exitCode: null, final: false });
+      await releaseLease(db, holder);
+
+      expect(await runOf(row.id)).toMatchObject({
+        state: 'queued',
+        outcome: null,
+        waiting: expect.stringContaining('no space'),
+      });
+      expect(await ask(runId, worker)).toEqual({ kind: 'ended', cause: 'disk-full' });
+      const second = await granted(runId, worker, 2);
+      expect(second.token).toBeGreaterThan(holder.token);
+      expect(await ask(runId, worker)).toEqual({ kind: 'ended', cause: 'disk-full' });
+      expect((await listAttempts(db, runId)).map((one) => [one.number, one.cause])).toEqual([
+        [1, 'disk-full'],
+        [2, null],
+      ]);
+    });
+
+    test('H4 a container is an orphan unless its own lease is live', async () => {
+      const { holder } = await heldRun();
+      const older = { ...holder, token: holder.token - 1 };
+      const unknown = { runId: randomUUID(), attempt: 1, token: 1 };
+
+      const orphans = await findOrphans(db, [holder, older, unknown]);
+      expect(orphans).toHaveLength(2);
+      expect(orphans).toEqual(expect.arrayContaining([older, unknown]));
+      expect(await findOrphans(db, [])).toEqual([]);
+    });
+
+    test('H4 whatever workers and the orchestrator do at once: one live lease a slot, one an attempt, tokens rise', async () => {
+      type Event = {
+        kind: 'ask' | 'progress' | 'result' | 'retry' | 'release' | 'close-run' | 'close-attempt';
+        run: number;
+      };
+      const kinds = [
+        'ask',
+        'ask',
+        'ask',
+        'progress',
+        'result',
+        'retry',
+        'release',
+        'close-run',
+        'close-attempt',
+      ] as const;
+      const events = fc.array(
+        fc.array(fc.record({ kind: fc.constantFrom(...kinds), run: fc.integer({ min: 0, max: 3 }) }), {
+          minLength: 1,
+          maxLength: 5,
+        }),
+        { minLength: 3, maxLength: 12 },
+      );
+      await fc.assert(
+        fc.asyncProperty(events, async (batches) => {
+          const { runIds, cluster } = await makeBuild(db, { runs: range(4).map((at) => plannedRun(`run-${at}`)) });
+          const worker = await addHost(cluster, 'host', 2);
+          const held: Holder[][] = runIds.map(() => []);
+          const attempts = runIds.map(() => 1);
+
+          const carryOut = async ({ kind, run }: Event, at: number): Promise<void> => {
+            const runId = runIds[run]!;
+            const attempt = attempts[run]!;
+            const holder = held[run]!.at(-1);
+            if (kind === 'ask') {
+              const answer = await ask(runId, worker, { attempt, db: pool(at) });
+              if (answer.kind === 'granted') held[run]!.push({ runId, attempt, token: answer.token });
+            } else if (kind === 'close-run') {
+              await closeRuns(pool(at), [{ runId, cause: 'host-lost', message: 'lost' }]);
+            } else if (kind === 'close-attempt') {
+              await closeAttempt(pool(at), { runId, number: attempt, cause: 'host-lost', message: 'lost' });
+              attempts[run] = attempt + 1;
+            } else if (holder) {
+              await tellAs(holder, kind, pool(at));
+              if (kind === 'retry' && holder.attempt === attempts[run]) attempts[run] = attempt + 1;
+            }
+          };
+          for (const batch of batches) {
+            await Promise.all(batch.map(carryOut));
+            await expectOneHolder(cluster, 2);
+          }
+          for (const holders of held) {
+            const tokens = holders.map((one) => one.token);
+            const sorted = [...holders].sort((a, b) => a.attempt - b.attempt || a.token - b.token);
+            expect(sorted.map((one) => one.token)).toEqual([...tokens].sort((a, b) => a - b));
+          }
+        }),
+        { numRuns: 25 },
+      );
+    }, 120_000);
+
+    /** A refusal by the token is fine; anything else fails the test. */
+    async function tellAs(
+      holder: Holder,
+      kind: 'progress' | 'result' | 'retry' | 'release',
+      on: Database,
+    ): Promise<void> {
+      const said = {
+        progress: () => recordProgress(on, holder, { state: 'running', starting: true }),
+        result: () => recordResult(on, holder, ok),
+        retry: () => recordResult(on, holder, { cause: 'host-lost', message: '', exitCode: null, final: false }),
+        release: () => releaseLease(on, holder),
+      };
+      await said[kind]().catch((error: unknown) => {
+        if (!(error instanceof FencedError)) throw error;
+      });
+    }
+
+    async function expectOneHolder(cluster: string, slots: number): Promise<void> {
+      const { rows } = await sql<{ slot: number; run_id: string; attempt: number; ended: boolean; lease: string }>`
+        select l.slot, l.run_id, l.attempt, l.state as lease, a.state = 'finished' as ended from leases l
+        join attempts a on a.run_id = l.run_id and a.number = l.attempt
+        where l.host = ${`${cluster}/host`} and l.state in ('granted', 'active', 'releasing')`.execute(db);
+      expect(new Set(rows.map((row) => row.slot)).size).toBe(rows.length);
+      expect(new Set(rows.map((row) => `${row.run_id}/${row.attempt}`)).size).toBe(rows.length);
+      expect(rows.every((row) => row.slot >= 1 && row.slot <= slots)).toBe(true);
+      // A live lease of an ended attempt only waits for its release.
+      expect(rows.filter((row) => row.ended && row.lease !== 'releasing')).toEqual([]);
+    }
+  });
+
+  describe('fencing', () => {
+    type Fence = (held: { runId: string; holder: Holder }) => Promise<unknown>;
+    const closed = (cause: Cause) => ({ cause, message: 'lost' });
+    const fences: Record<string, Fence> = {
+      'its attempt was closed': ({ runId }) => closeAttempt(db, { runId, number: 1, ...closed('host-lost') }),
+      'its run was closed': ({ runId }) => closeRuns(db, [{ runId, ...closed('host-lost') }]),
+      'it released': ({ holder }) => releaseLease(db, holder),
+    };
+    const writes: Record<string, (holder: Holder) => Promise<unknown>> = {
+      progress: (holder) => recordProgress(db, holder, { state: 'running', starting: true, containerId: 'late' }),
+      'a log chunk': (holder) => appendChunk(db, holder, chunk(0, 3)),
+      'an empty log chunk': (holder) => appendChunk(db, holder, chunk(0, 0)),
+      'an artifact': (holder) =>
+        recordArtifact(db, holder, { path: 'a', sizeBytes: 1, digest: 'd', contentType: 't', blob: 'b' }),
+      'a result': (holder) => recordResult(db, holder, ok),
+    };
+
+    test.each(Object.entries(fences))(
+      'B6 a worker is refused everything after %s, and changes nothing',
+      async (_why, fence) => {
+        const { row, runId, holder } = await heldRun();
+        await fence({ runId, holder });
+        const facts = async () => [
+          await readBuild(db, row.project, row.number),
+          await runOf(row.id),
+          await listAttempts(db, runId),
+        ];
+        const before = await facts();
+
+        for (const [what, write] of Object.entries(writes)) {
+          await expect(write(holder).then(() => `${what} was taken`)).rejects.toBeInstanceOf(FencedError);
+        }
+
+        expect(await facts()).toEqual(before);
+        expect((await locateLog(db, { runId, attempt: 1, fromByte: 0, toByte: 9 })).chunks).toEqual([]);
+      },
+    );
+
+    test.each<[string, (holder: Holder, other: Holder) => Holder]>([
+      ['another number', (holder) => ({ ...holder, token: holder.token + 1_000_000 })],
+      ["another run's token", (holder, other) => ({ ...holder, token: other.token })],
+      ['another attempt', (holder) => ({ ...holder, attempt: 2 })],
+    ])('B6 a live attempt is not moved by %s', async (_what, forge) => {
+      const [mine, other] = [await heldRun(), await heldRun()];
+      const forged = forge(mine.holder, other.holder);
+
+      for (const write of Object.values(writes)) await expect(write(forged)).rejects.toBeInstanceOf(FencedError);
+
+      await recordProgress(db, mine.holder, { state: 'preparing' });
+      expect(await runOf(mine.row.id)).toMatchObject({ state: 'preparing', outcome: null });
+    });
+
+    test('B6 after the result only the same result and the release are taken: log and artifacts are complete by then', async () => {
+      const { row, runId, holder } = await heldRun();
+      await recordResult(db, holder, ok);
+      const ended = await runOf(row.id);
+
+      const { 'a result': resultAgain, ...others } = writes;
+      for (const write of Object.values(others)) await expect(write(holder)).rejects.toBeInstanceOf(FencedError);
+      await resultAgain?.(holder);
+      await recordResult(db, holder, { ...ok, cause: 'exit-code', exitCode: 1 });
+
+      expect(await runOf(row.id)).toEqual(ended);
+      expect(await readLogState(db, runId, 1)).toEqual({ bytes: 0, complete: true });
+    });
+
+    test('B6 a late result of a lost attempt is refused and the next attempt alone decides, under a higher token', async () => {
+      const { row, runId, worker, holder } = await heldRun();
+      await closeAttempt(db, { runId, number: 1, cause: 'host-lost', message: 'silent' });
+      const second = await granted(runId, worker, 2);
+
+      await expect(recordResult(db, holder, { ...ok, cause: 'exit-code', exitCode: 1 })).rejects.toBeInstanceOf(
+        FencedError,
+      );
+      await recordResult(db, { runId, attempt: 2, token: second.token }, ok);
+
+      expect(second.token).toBeGreaterThan(holder.token);
+      expect(await runOf(row.id)).toMatchObject({ state: 'finished', outcome: 'passed', attempt: 2 });
+      expect((await listAttempts(db, runId)).map((one) => one.outcome)).toEqual(['errored', 'passed']);
+    });
+
+    test('B6 result and loss at the same moment: one of them counts, for attempt and run alike', async () => {
+      for (const at of range(20)) {
+        const { row, runId, holder } = await heldRun();
+        const [result] = await Promise.allSettled([
+          recordResult(pool(at), holder, ok),
+          closeRuns(pool(at + 1), [{ runId, cause: 'host-lost', message: 'lost' }]),
+        ]);
+        const [attempt] = await listAttempts(db, runId);
+        const expected = result.status === 'fulfilled' ? 'passed' : 'errored';
+
+        expect([(await runOf(row.id)).outcome, attempt?.outcome]).toEqual([expected, expected]);
+        if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(FencedError);
+      }
+    });
+  });
+
+  describe('runs', () => {
+    test('an attempt only moves forward, and facts once recorded stay', async () => {
+      const { row, runId, holder } = await heldRun();
+      const startedAt = new Date('2026-01-02T03:04:05Z');
+      await recordProgress(db, holder, {
+        state: 'running',
+        starting: true,
+        containerId: 'c1',
+        imageDigest: 'i1',
+        startedAt,
+      });
+      await recordProgress(db, holder, { state: 'preparing', containerId: 'c2', startedAt: new Date() });
+
+      expect(await runOf(row.id)).toMatchObject({ state: 'running' });
+      expect(await listAttempts(db, runId)).toMatchObject([
+        { state: 'running', container_id: 'c1', image_digest: 'i1', started_at: startedAt },
+      ]);
+    });
+
+    test('B10 runs that nobody will finish are closed once: the first cause stays, also for an open attempt', async () => {
+      const { row, runId, holder } = await heldRun({ runs: [plannedRun('held'), plannedRun('waiting')] });
+      const [, waiting] = await listRuns(db, row.id);
+      const both = (cause: Cause) => [runId, waiting!.id].map((id) => ({ runId: id, cause, message: cause }));
+
+      await Promise.all([closeRuns(db, both('host-lost')), closeRuns(pool(1), both('host-lost'))]);
+      const first = await listRuns(db, row.id);
+      await closeRuns(db, both('cancel-requested'));
+      await closeRuns(db, []);
+
+      expect(first.map((run) => [run.outcome, run.cause, run.message])).toEqual([
+        ['errored', 'host-lost', 'host-lost'],
+        ['errored', 'host-lost', 'host-lost'],
+      ]);
+      expect(await listRuns(db, row.id)).toEqual(first);
+      expect(await listAttempts(db, runId)).toMatchObject([
+        { state: 'finished', cause: 'host-lost', log_complete: true },
+      ]);
+      expect(await findOrphans(db, [holder])).toEqual([holder]);
+    });
+
+    test('B3 a cell that was told to stop is fail-fast when nobody asked for a cancel, and cancel-requested when somebody did', async () => {
+      const jobs = [{ name: 'job', failFast: true }];
+      const stopped = { cause: 'cancel-requested' as const, message: '', exitCode: null, final: true };
+      const alone = await heldRun({ runs: [plannedRun('cell', { job: 'job' })], jobs });
+      const asked = await heldRun({ runs: [plannedRun('cell', { job: 'job' })], jobs });
+      await requestRunCancel(db, asked.runId);
+
+      await recordResult(db, alone.holder, stopped);
+      await recordResult(db, asked.holder, stopped);
+
+      expect(await runOf(alone.row.id)).toMatchObject({ outcome: 'cancelled', cause: 'fail-fast' });
+      expect(await runOf(asked.row.id)).toMatchObject({ outcome: 'cancelled', cause: 'cancel-requested' });
+    });
+
+    test('a run is found by project, number and name only', async () => {
+      const { row } = await makeBuild(db);
+      const where = { project: row.project, number: row.number, run: 'work' };
+
+      expect(await readRun(db, where)).toMatchObject({ name: 'work', attempt: 0, host: null });
+      expect(await readRun(db, { ...where, run: 'other' })).toBeUndefined();
+      expect(await readRun(db, { ...where, number: 2 })).toBeUndefined();
+    });
+  });
+
+  describe('logs', () => {
+    test('R2 a chunk is taken at exactly the end of the log; any other offset is answered with where to go on', async () => {
+      const { runId, holder } = await heldRun();
+      const append = (startByte: number, sizeBytes: number) => appendChunk(db, holder, chunk(startByte, sizeBytes));
+
+      expect(await append(0, 10)).toEqual({ appended: true, bytes: 10 });
+      expect(await append(0, 10)).toEqual({ appended: false, bytes: 10 });
+      expect(await append(5, 10)).toEqual({ appended: false, bytes: 10 });
+      expect(await append(11, 1)).toEqual({ appended: false, bytes: 10 });
+      expect(await append(10, 0)).toEqual({ appended: false, bytes: 10 });
+      expect(await append(10, 5)).toEqual({ appended: true, bytes: 15 });
+      const { chunks } = await locateLog(db, { runId, attempt: 1, fromByte: 9, toByte: 11 });
+      expect(chunks.map((one) => [one.startByte, one.sizeBytes])).toEqual([
+        [0, 10],
+        [10, 5],
+      ]);
+      expect((await locateLog(db, { runId, attempt: 1, fromByte: 10, toByte: 11 })).chunks).toHaveLength(1);
+    });
+
+    test('R2 of many writers at one offset exactly one is taken', async () => {
+      const { runId, holder } = await heldRun();
+
+      const answers = await Promise.all(range(20).map((at) => appendChunk(pool(at), holder, chunk(0, at))));
+
+      const taken = answers.filter((one) => one.appended);
+      expect(taken).toHaveLength(1);
+      expect(new Set(answers.map((one) => one.bytes)).size).toBe(1);
+      expect(await readLogState(db, runId, 1)).toEqual({ bytes: taken[0]!.bytes, complete: false });
+    });
+
+    test('R3 the same artifact again replaces the first', async () => {
+      const { runId, holder } = await heldRun();
+      const artifact = { path: 'a/b', sizeBytes: 1, digest: 'one', contentType: 't', blob: 'b1' };
+      await recordArtifact(db, holder, artifact);
+      await recordArtifact(db, holder, { ...artifact, digest: 'two', blob: 'b2' });
+
+      const { rows } = await sql`select path, digest, blob from artifacts where run_id = ${runId}::uuid`.execute(db);
+      expect(rows).toEqual([{ path: 'a/b', digest: 'two', blob: 'b2' }]);
+    });
+  });
+
+  describe('connections', () => {
+    test('many clients at once, in and out of transactions, each see their own answers alone', async () => {
+      const one = async (at: number): Promise<unknown[]> => {
+        const echo = (on: Database, value: string) =>
+          sql<{ n: number; value: string }>`select ${at}::int as n, ${value}::text as value`.execute(on);
+        if (at % 2 === 0) return (await echo(pool(at), `plain ${at}`)).rows;
+        return pool(at)
+          .transaction()
+          .execute(async (tx) => {
+            const first = await echo(tx, `first ${at}`);
+            const second = await echo(tx, `second ${at}`);
+            return [...first.rows, ...second.rows];
+          });
+      };
+
+      const answers = await Promise.all(range(120).map(one));
+
+      const expected = range(120).map((n) =>
+        n % 2 === 0
+          ? [{ n, value: `plain ${n}` }]
+          : [
+              { n, value: `first ${n}` },
+              { n, value: `second ${n}` },
+            ],
+      );
+      expect(answers).toEqual(expected);
+    });
+
+    test('an answer of many rows arrives whole beside others', async () => {
+      const long = sql<{ n: number }>`select n, repeat('x', 1000) as filler from generate_series(1, 5000) as n`;
+
+      const answers = await Promise.all(range(4).map((at) => long.execute(pool(at))));
+
+      for (const { rows } of answers) expect(rows.map((row) => row.n)).toEqual(range(5000));
+    });
+
+    test('a client that is killed in a transaction takes all of it back, and nobody waits for it for ever', async () => {
+      const name = `killed-${randomUUID().slice(0, 8)}`;
+      const client = new Client({ connectionString: store.url });
+      client.on('error', () => undefined);
+      await client.connect();
+      await client.query('begin');
+      await client.query('insert into clusters (name) values ($1)', [name]);
+      const waiting = createProject(db, { name, description: '', definition: '', triggers: [] });
+
+      (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+
+      expect(await waiting).toBe(true);
+      const { rows } = await sql`select 1 from clusters where name = ${name}`.execute(db);
+      expect(rows).toEqual([]);
+    });
+
+    test('a statement that fails in a transaction takes it back, and the connection goes on', async () => {
+      const project = await makeProject(db);
+      const failing = db.transaction().execute(async (tx) => {
+        await createBuild(tx, newBuild(project));
+        await sql`select 1 / 0`.execute(tx);
+      });
+
+      await expect(failing).rejects.toThrow('division by zero');
+      expect(await listBuilds(db, project, { limit: 1 })).toEqual([]);
+      expect((await createBuild(db, newBuild(project))).kind).toBe('created');
+    });
+  });
+});
+
+describe('the folder of the embedded database', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'slipway-folder-'));
+  const lock = join(dir, 'database.lock');
+  let first: EmbeddedProcess;
+  let second: EmbeddedProcess | undefined;
+  beforeAll(async () => {
+    first = await startEmbedded(dir);
+  }, 90_000);
+  afterAll(async () => {
+    await Promise.all([first, second].map((one) => one?.end('SIGKILL')));
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  const connect = () => openStore(first.url, 1);
+
+  test('a second process is refused while the first lives, and told which one it is', async () => {
+    const pid = first.child.pid!;
+
+    await expect(startEmbedded(dir)).rejects.toThrow(`database.lock is held by process ${pid}, which is alive`);
+    expect(readFileSync(lock, 'utf8')).toBe(`${pid} ${startOf(pid)}\n`);
+    const db = connect();
+    await migrate(db);
+    await makeProject(db);
+    await db.destroy();
+  });
+
+  test('the lock of a killed process is taken over, with every row that was committed', async () => {
+    const before = connect();
+    await migrate(before);
+    await createProject(before, { name: 'committed', description: '', definition: '', triggers: [] });
+    await before.destroy();
+    await first.end('SIGKILL');
+    expect(existsSync(lock)).toBe(true);
+
+    second = await startEmbedded(dir);
+
+    const after = openStore(second.url, 1);
+    expect(await readProject(after, 'committed')).toMatchObject({ name: 'committed' });
+    await after.destroy();
+    await second.end('SIGTERM');
+    expect(existsSync(lock)).toBe(false);
+  }, 60_000);
+});
+
+describe('a pid lock', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'slipway-lock-'));
+  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+  let count = 0;
+  const place = (content?: string): string => {
+    const path = join(dir, `lock-${++count}`);
+    if (content !== undefined) writeFileSync(path, content);
+    return path;
+  };
+
+  test('is held until it is given back, also against its own process', () => {
+    const path = place();
+    const unlock = takePidLock(path);
+
+    expect(() => takePidLock(path)).toThrow(LockedError);
+    unlock();
+    takePidLock(path)();
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test.each([
+    ['of a pid that nobody has', '4194999 123\n'],
+    ['of a pid that another process got since', `${process.pid} 1\n`],
+    ['that a crash left empty', ''],
+  ])('%s is taken over', (_what, content) => {
+    const path = place(content);
+
+    takePidLock(path)();
+  });
+
+  test('that somebody else took since is not removed by the one who gives it back', () => {
+    const path = place();
+    const unlock = takePidLock(path);
+    writeFileSync(path, '1 1\n');
+
+    unlock();
+
+    expect(readFileSync(path, 'utf8')).toBe('1 1\n');
+  });
+
+  test('never has two holders, however many processes fight for it', async () => {
+    const path = place('4194999 123\n');
+    const module = join(resolve(__dirname, '..'), 'dist', 'adapters', 'pid-lock.js');
+    const program = `
+      const { takePidLock } = require(${JSON.stringify(module)});
+      const { rmSync, writeFileSync } = require('node:fs');
+      let taken = 0;
+      for (let round = 0; round < 2000 || taken === 0; round += 1) {
+        let unlock;
+        try { unlock = takePidLock(${JSON.stringify(path)}); } catch (error) {
+          if (error.constructor.name !== 'LockedError') throw error;
+          continue;
+        }
+        taken += 1;
+        writeFileSync(${JSON.stringify(`${path}.inside`)}, '', { flag: 'wx' });
+        rmSync(${JSON.stringify(`${path}.inside`)});
+        unlock();
+      }`;
+
+    const fighters = range(4).map(() => promisify(execFile)(process.execPath, ['-e', program]));
+
+    // A second holder finds the file of the first one and ends with EEXIST.
+    await expect(Promise.all(fighters)).resolves.toHaveLength(4);
+  }, 60_000);
+});

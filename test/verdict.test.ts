@@ -1,0 +1,168 @@
+// Proves the judgements: one outcome a cause, one word a state, and no combination that hides a failure.
+// Tables over every combination; no process is started.
+import { viewBuild } from '../api/views';
+import { BuildState, Cause, Outcome, RunState, Status } from '../domain/schemas/words';
+import { buildStatus, isBad, isRetried, judgeBuild, outcomeOf, runStatus, type JudgedRun } from '../domain/verdict';
+
+const CAUSE_OF: Record<Outcome, Cause> = {
+  passed: 'ok',
+  failed: 'exit-code',
+  errored: 'host-lost',
+  cancelled: 'cancel-requested',
+  'timed-out': 'run-timeout',
+  skipped: 'needs-not-met',
+};
+const ended = (outcome: Outcome): JudgedRun => ({ outcome, cause: CAUSE_OF[outcome] });
+
+/** Every combination of `length` outcomes, in order. */
+function combinations(length: number): Outcome[][] {
+  if (length === 0) return [[]];
+  return combinations(length - 1).flatMap((rest) => Outcome.options.map((outcome) => [outcome, ...rest]));
+}
+
+test('B10 every cause stands for exactly one outcome, and every outcome has a cause', () => {
+  const outcomes = Cause.options.map((cause) => outcomeOf(cause));
+
+  expect(new Set(outcomes)).toEqual(new Set(Outcome.options));
+  expect(Object.fromEntries(Cause.options.map((cause) => [cause, outcomeOf(cause)]))).toEqual({
+    ok: 'passed',
+    'exit-code': 'failed',
+    'out-of-memory': 'failed',
+    'run-timeout': 'timed-out',
+    'cancel-requested': 'cancelled',
+    'fail-fast': 'cancelled',
+    'needs-not-met': 'skipped',
+    'image-missing': 'errored',
+    'script-not-runnable': 'errored',
+    'disk-full': 'errored',
+    'engine-unavailable': 'errored',
+    'container-lost': 'errored',
+    'host-lost': 'errored',
+    'artifact-upload': 'errored',
+    internal: 'errored',
+  });
+});
+
+test('B10 whatever the other runs did, a build with a failed run is failed, by the cause of its first failed run', () => {
+  const others = combinations(3);
+  const hidden = others.filter((runs) => {
+    const judged = judgeBuild([...runs.map(ended), { outcome: 'failed', cause: 'out-of-memory' }]);
+    const first = runs.includes('failed') ? 'exit-code' : 'out-of-memory';
+    return judged.outcome !== 'failed' || judged.cause !== first;
+  });
+
+  expect(others).toHaveLength(6 ** 3);
+  expect(hidden).toEqual([]);
+});
+
+test('B10 a build passes only when nothing but passed and skipped runs are in it, and one of them passed', () => {
+  const wrong = combinations(4).filter((runs) => {
+    const isClean = runs.every((outcome) => outcome === 'passed' || outcome === 'skipped') && runs.includes('passed');
+    return (judgeBuild(runs.map(ended)).outcome === 'passed') !== isClean;
+  });
+
+  expect(wrong).toEqual([]);
+});
+
+test.each<[Outcome[], Outcome]>([
+  [['cancelled', 'failed'], 'failed'],
+  [['passed', 'cancelled'], 'cancelled'],
+  [['errored', 'timed-out'], 'timed-out'],
+  [['cancelled', 'errored'], 'errored'],
+  [['skipped', 'passed'], 'passed'],
+  [['skipped', 'skipped'], 'skipped'],
+])('B10 runs that ended %j make a build that is %s', (runs, outcome) => {
+  expect(judgeBuild(runs.map(ended))).toEqual({ outcome, cause: CAUSE_OF[outcome] });
+});
+
+test('B10 the order of the runs does not change the outcome of the build', () => {
+  const wrong = combinations(3).filter(
+    (runs) => judgeBuild(runs.map(ended)).outcome !== judgeBuild([...runs].reverse().map(ended)).outcome,
+  );
+
+  expect(wrong).toEqual([]);
+});
+
+/** Every way a build can be shown: state × outcome × cancel × counts of runs (0 or 1 of each word). */
+function* shownBuilds() {
+  const words = [...RunState.options.filter((state) => state !== 'finished'), ...Outcome.options];
+  for (const state of BuildState.options) {
+    for (const outcome of state === 'finished' ? Outcome.options : [null]) {
+      for (const cancelRequested of [false, true]) {
+        for (let bits = 0; bits < 2 ** words.length; bits += 1) {
+          const counts = Object.fromEntries(words.filter((_, at) => bits & (1 << at)).map((word) => [word, 1]));
+          yield { state, outcome, cancelRequested, counts };
+        }
+      }
+    }
+  }
+}
+
+function statusOf(shown: ReturnType<typeof shownBuilds> extends Generator<infer Shown> ? Shown : never): Status {
+  const row = {
+    id: 'id',
+    project: 'p',
+    number: 1,
+    state: shown.state,
+    outcome: shown.outcome,
+    cause: shown.outcome && CAUSE_OF[shown.outcome],
+    trigger: 't',
+    params: {},
+    reason: '',
+    plan_digest: '',
+    cancel_requested_at: shown.cancelRequested ? new Date(0) : null,
+    created_at: new Date(0),
+    started_at: null,
+    finished_at: null,
+    counts: shown.counts,
+  };
+  return viewBuild(row, { base: '', temporalUi: '', namespace: 'default' }).status;
+}
+
+test('B10 over all combinations of state, outcome, cancel and counts a build shows exactly one word, and the right one', () => {
+  const wrong: unknown[] = [];
+  let seen = 0;
+  for (const shown of shownBuilds()) {
+    const status = statusOf(shown);
+    const anyBad = Object.keys(shown.counts).some((word) => ['failed', 'errored', 'timed-out'].includes(word));
+    const expected = shown.outcome ?? (shown.cancelRequested ? 'cancelling' : anyBad ? 'failing' : shown.state);
+    seen += 1;
+    if (status !== expected) wrong.push({ shown, status, expected });
+  }
+
+  expect(seen).toBe((2 + 6) * 2 * 2 ** 11);
+  expect(wrong.slice(0, 3)).toEqual([]);
+});
+
+test('B10 queued, passed and failed runs together make a build that is failing, not queued and not running', () => {
+  const counts = { queued: 1, passed: 1, failed: 1 };
+
+  expect(statusOf({ state: 'queued', outcome: null, cancelRequested: false, counts })).toBe('failing');
+  expect(statusOf({ state: 'running', outcome: null, cancelRequested: false, counts })).toBe('failing');
+});
+
+test('B10 a cancelled or skipped run alone does not make a build failing', () => {
+  expect(Outcome.options.filter(isBad)).toEqual(['failed', 'errored', 'timed-out']);
+  expect(buildStatus({ state: 'running', outcome: null, cancelRequested: false, anyNotPassed: false })).toBe('running');
+});
+
+test('B10 a run shows its outcome once finished, cancelling while it is being cancelled, and else its state', () => {
+  for (const state of RunState.options) {
+    for (const outcome of state === 'finished' ? Outcome.options : [null]) {
+      expect(runStatus({ state, outcome, cancelRequested: true })).toBe(outcome ?? 'cancelling');
+      expect(runStatus({ state, outcome, cancelRequested: false })).toBe(outcome ?? state);
+    }
+  }
+});
+
+test('B10 what is the fault of the machine is tried again within a budget, what is the fault of the build never', () => {
+  const attempts = (cause: Cause): number => {
+    let ends = 1;
+    while (isRetried(cause, ends)) ends += 1;
+    return ends;
+  };
+  const budgets = Object.fromEntries(Cause.options.map((cause) => [cause, attempts(cause)]).filter(([, n]) => n !== 1));
+
+  expect(budgets).toEqual({ 'disk-full': 2, 'engine-unavailable': 3, 'container-lost': 3, 'host-lost': 3 });
+  for (const cause of Cause.options.filter((one) => attempts(one) > 1)) expect(outcomeOf(cause)).toBe('errored');
+});
