@@ -4,7 +4,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 
 export type BlobErrorReason = 'disk-full' | 'not-found' | 'io';
 
@@ -43,18 +43,14 @@ export class FileBlobs implements Blobs {
       await rename(temporary, path);
       return written;
     } catch (error) {
-      await rm(temporary, { force: true });
+      // The first error is the one to tell, also when there was no folder to clean up in.
+      await rm(temporary, { force: true }).catch(() => undefined);
       throw translate(error, key);
     }
   }
 
   read(key: string, range: { startByte: number; endByte: number }): Readable {
-    const stream = createReadStream(this.pathOf(key), {
-      start: range.startByte,
-      end: range.endByte - 1,
-      highWaterMark: 256 * 1024,
-    });
-    return stream.on('error', (error) => stream.destroy(translate(error, key)));
+    return Readable.from(readFile(this.pathOf(key), range, key), { objectMode: false });
   }
 
   async remove(key: string): Promise<void> {
@@ -64,6 +60,16 @@ export class FileBlobs implements Blobs {
   private pathOf(key: string): string {
     if (!/^[\w-][\w./-]*$/.test(key) || key.includes('..')) throw new BlobError('io', `blob key "${key}" is malformed`);
     return join(this.root, key);
+  }
+}
+
+/** A generator, since an error of a stream cannot be exchanged once it has been emitted. */
+async function* readFile(path: string, range: { startByte: number; endByte: number }, key: string) {
+  const options = { start: range.startByte, end: range.endByte - 1, highWaterMark: 256 * 1024 };
+  try {
+    yield* createReadStream(path, options) as AsyncIterable<Buffer>;
+  } catch (error) {
+    throw translate(error, key);
   }
 }
 

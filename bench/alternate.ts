@@ -8,7 +8,8 @@ import type { Bench } from './figure';
 /** Below this share of free CPU a machine is busy with something else. */
 const FREE_SHARE = 0.85;
 const LOOK_MS = 250;
-const REST_LIMIT_MS = 15_000;
+/** Time to wait for that, ms; a machine that others use may never come to rest. */
+const REST_LIMIT_MS = 5_000;
 const SLOTS_LIMIT_MS = 120_000;
 
 /**
@@ -40,15 +41,13 @@ export async function repeat<T>(bench: Bench, samples: number, measure: () => Pr
   return measured;
 }
 
-/** Waits until every slot is free again and the processors are; says so when others keep them busy. */
+/** Waits until every slot is free again and the processors are, and counts when others keep them busy. */
 export async function comeToRest(bench: Bench): Promise<void> {
   await waitFor(() => areSlotsFree(bench), { what: 'free slots', timeoutMs: SLOTS_LIMIT_MS, intervalMs: 50 });
   const until = Date.now() + REST_LIMIT_MS;
-  for (;;) {
-    const free = await freeShare();
-    if (free >= FREE_SHARE) return;
+  while ((await freeShare()) < FREE_SHARE) {
     if (Date.now() < until) continue;
-    bench.say(`the machine is busy (${Math.round(free * 100)} % free): what follows is worth less`);
+    bench.unrest.count += 1;
     return;
   }
 }

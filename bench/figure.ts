@@ -15,6 +15,8 @@ export interface Bench {
   repeats: number;
   /** Share of the real sizes, over 0 to 1; goals mean something at 1 only. */
   scale: number;
+  /** How many measurements began while others kept the machine busy; those are worth less. */
+  unrest: { count: number };
   /** Tells people what is going on. */
   say(line: string): void;
 }

@@ -49,22 +49,30 @@ async function main(): Promise<void> {
   }
 }
 
-async function measureAll(ground: Ground, { figures, scale, repeats }: Choice): Promise<Row[]> {
-  const bench: Bench = { ...ground, scale, repeats, say };
+interface Measured {
+  rows: Row[];
+  /** See Bench.unrest. */
+  unrest: number;
+}
+
+async function measureAll(ground: Ground, { figures, scale, repeats }: Choice): Promise<Measured> {
+  const bench: Bench = { ...ground, scale, repeats, unrest: { count: 0 }, say };
   const rows: Row[] = [];
   for (const figure of figures) {
     say(`measuring ${figure.id}`);
     rows.push(...(await figure.measure(bench)));
   }
-  return rows;
+  return { rows, unrest: bench.unrest.count };
 }
 
-function report({ engine }: Ground, { scale, repeats }: Choice, rows: Row[]): void {
+function report({ engine }: Ground, { scale, repeats }: Choice, { rows, unrest }: Measured): void {
   const processors = cpus();
   const machine = `${processors.length} × ${processors[0]?.model ?? 'unknown processor'}`;
   const judged = rows.map(judge);
   print(`\n${machine}, ${engine}, Node ${process.versions.node}; median [least–most] of ${repeats} repeats`);
   if (scale < 1) print(`sizes × ${scale}: the targets are meant for real sizes, so no verdict counts`);
+  if (unrest > 0)
+    print(`${unrest} measurements began while other programs kept the machine busy: measure again at rest`);
   print(`\n${toTable(judged)}\n`);
   for (const one of judged) print(toJson(one));
 }

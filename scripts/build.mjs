@@ -23,7 +23,13 @@ const PARTS = [
     make: compile,
   },
   { name: 'workflows', entry: 'workflows/index.ts', sources: ['workflows', 'domain'], output: BUNDLE, make: bundle },
-  { name: 'page', entry: 'web/vite.config.ts', sources: ['web', 'domain'], output: join(DIST, 'web'), make: buildPage },
+  {
+    name: 'page',
+    entry: 'web/vite.config.mts',
+    sources: ['web', 'domain'],
+    output: join(DIST, 'web'),
+    make: buildPage,
+  },
 ];
 
 await runScript(async () => {
@@ -66,9 +72,7 @@ async function bundle() {
 
 async function buildPage() {
   const vite = join(PACKAGES, 'vite', 'bin', 'vite.js');
-  // It speaks of a future version of itself.
-  const env = { ...process.env, VITE_CONFIG_NATIVE_IGNORE_WARNING: 'true' };
-  runStep('build page', [process.execPath, vite, 'build', '--config', 'web/vite.config.ts', '--logLevel', 'warn'], env);
+  runStep('build page', [process.execPath, vite, 'build', '--config', 'web/vite.config.mts', '--logLevel', 'warn']);
 }
 
 function digestOf(sources) {

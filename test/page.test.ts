@@ -82,7 +82,6 @@ async function beginPatient(project: string): Promise<{ letGo: () => void }> {
 
 const status = (page: Page, word: string) => page.locator(`h1 [data-status="${word}"]`);
 const linesOf = (page: Page): Promise<string[]> => page.locator('.log .line-text').allTextContents();
-const focused = (page: Page): Promise<string> => page.locator(':focus').innerText();
 const background = (page: Page): Promise<string> =>
   page.evaluate<string>('getComputedStyle(document.body).backgroundColor');
 
@@ -135,4 +134,312 @@ test('U1 projects, builds, build and run are reached by the keyboard alone', asy
   expect(filtered).toBe(1);
   expect(cell).toBe('hull-plan9-22: failed');
   expect(new URL(page.url()).pathname).toBe('/projects/ship/builds/1/runs/hull-plan9-22');
+});
+
+test('U1 a matrix of two axes is a table of 2 × 2, each cell named, coloured and worded by its status', async () => {
+  const page = await open('/projects/ship/builds/1');
+  await page.locator('table.matrix').waitFor(SHOWN);
+  const texts = (selector: string): Promise<string[]> => page.locator(`table.matrix ${selector}`).allInnerTexts();
+
+  expect(await texts('thead th')).toEqual(['20', '22']);
+  expect(await texts('tbody th')).toEqual(['linux', 'plan9']);
+  expect(
+    await Promise.all((await page.locator('table.matrix td a').all()).map((cell) => cell.getAttribute('aria-label'))),
+  ).toEqual(['hull-linux-20: passed', 'hull-linux-22: passed', 'hull-plan9-20: passed', 'hull-plan9-22: failed']);
+  expect(await page.getByRole('link', { name: 'launch: skipped' }).count()).toBe(1);
+  expect(await texts('td a >> nth=3')).toEqual(['failed']);
+});
+
+test('U1 a failed run is listed first, with its exit code and its last lines', async () => {
+  const page = await open('/projects/ship/builds/1');
+  await page.locator('.last-lines').waitFor(SHOWN);
+
+  const wrong = page.getByRole('main').locator('section').first();
+  const text = await wrong.innerText();
+
+  expect(await wrong.getByRole('listitem').count()).toBe(1);
+  for (const part of ['hull-plan9-22', 'exit code 3', '<b>not bold</b>']) expect(text).toContain(part);
+});
+
+test('U1 a run that could not be started says why, in the list of what is wrong and on its own page', async () => {
+  await house.project('broken', oneRun('#!/no/such/program'));
+  await house.trigger('broken');
+  await house.finished('broken', 1);
+  const { message, status: word } = await house.run('broken', 1, 'work');
+  const build = await open('/projects/broken/builds/1');
+  const run = await open('/projects/broken/builds/1/runs/work');
+
+  await build.locator('.failure', { hasText: message }).waitFor(SHOWN);
+  await run.locator('.verdict', { hasText: message }).waitFor(SHOWN);
+  expect(message).not.toBe('');
+  expect(word).toBe('errored');
+});
+
+test('U1 colours of a log are shown, and HTML in it stays text', async () => {
+  const page = await open('/projects/ship/builds/1/runs/hull-plan9-22');
+  const line = page.locator('.log .line-text');
+  await line.nth(1).waitFor(SHOWN);
+
+  const [plain, ...spans] = await page.evaluate<[colour: string, weight: string][]>(
+    `[...document.querySelectorAll('.log .line-text, .log .line-text span')].slice(0, 3)
+      .map((element) => getComputedStyle(element)).map(({ color, fontWeight }) => [color, fontWeight])`,
+  );
+
+  expect(await line.first().textContent()).toBe('red and green');
+  expect(new Set([plain, ...spans].map((style) => style?.[0])).size).toBe(3);
+  expect(spans.map(([, weight]) => weight)).toEqual([plain?.[1], '700']);
+  expect(await line.nth(1).textContent()).toBe(
+    '<b>not bold</b> <img src=x onerror="document.title=1"> <script>document.title=2</script>',
+  );
+  expect(await page.locator('.log :is(b, img, script)').count()).toBe(0);
+});
+
+test('U1 artifacts, parameters, environment and script of a run are on its page', async () => {
+  const page = await open('/projects/ship/builds/1/runs/hull-plan9-22');
+  const link = page.getByRole('link', { name: 'level.txt' });
+  const [download] = await Promise.all([page.waitForEvent('download', SHOWN), link.click(SHOWN)]);
+  const chunks: Buffer[] = [];
+  for await (const chunk of await download.createReadStream()) chunks.push(chunk as Buffer);
+
+  expect(Buffer.concat(chunks).toString()).toBe('full\n');
+  expect(await page.locator('.environment').innerText()).toMatch(/LEVEL\s+full/);
+  expect(await page.locator('.script').innerText()).toContain('echo "$LEVEL" > /archive/level.txt');
+});
+
+test('U1 the timeline draws a bar for every run that ran', async () => {
+  const page = await open('/projects/ship/builds/1');
+  await page.getByRole('button', { name: 'Timeline' }).click(SHOWN);
+  await page.locator('.bars').waitFor(SHOWN);
+
+  const widths = await page.evaluate<number[]>(
+    `[...document.querySelectorAll('.took')].map((bar) => bar.getBoundingClientRect().width)`,
+  );
+
+  expect(await page.locator('.timeline-names li').count()).toBe(5);
+  expect(widths).toHaveLength(4);
+  expect(Math.min(...widths)).toBeGreaterThan(1);
+});
+
+test('U4 the trace link names the workflow of the build, and Temporal knows it', async () => {
+  const page = await open('/projects/ship/builds/1');
+  const href = await page.getByRole('link', { name: 'Trace in Temporal' }).getAttribute('href', SHOWN);
+  const [, namespace, id] = /\/namespaces\/([^/]+)\/workflows\/([^/]+)$/.exec(href ?? '') ?? [];
+  const connection = await Connection.connect({ address: house.temporal.address });
+  try {
+    const client = new Client({ connection, namespace });
+    const { status: state, workflowId } = await client.workflow.getHandle(decodeURIComponent(id ?? '')).describe();
+
+    expect({ workflowId, state: state.name }).toEqual({ workflowId: 'build/ship/1', state: 'COMPLETED' });
+  } finally {
+    await connection.close();
+  }
+});
+
+/** Tall enough for all lines of a patient run to be drawn. */
+const TALL = { width: 1280, height: 3000 };
+
+async function expectWholeLog(page: Page, project: string): Promise<void> {
+  await page.locator('.log-state', { hasText: 'complete' }).waitFor(SHOWN);
+  const bytes = await house.logOf(project, 1, 'work');
+  expect(bytes).toMatch(/^before 1: ümlaut, 漢字, 🚢\n[^]*\nhalf a line, and its end\n[^]*\nno newline$/);
+  // Lines are drawn within a frame or two of their bytes.
+  const shown = await waitFor(async () => (await linesOf(page)).at(-1) === 'no newline' && linesOf(page), {
+    what: 'the last line is drawn',
+  });
+  expect(shown.join('\n')).toBe(bytes);
+}
+
+test('R2 a log is seen while its container runs, and is the API’s bytes to the end', async () => {
+  const { letGo } = await beginPatient('live');
+  const page = await open('/projects/live/builds/1/runs/work', { viewport: TALL });
+  await page.locator('.line', { hasText: 'before 40:' }).waitFor(SHOWN);
+  const whileRunning = {
+    state: (await house.run('live', 1, 'work')).state,
+    word: await status(page, 'running').count(),
+  };
+
+  letGo();
+
+  await expectWholeLog(page, 'live');
+  await status(page, 'passed').waitFor(SHOWN);
+  expect(whileRunning).toEqual({ state: 'running', word: 1 });
+});
+
+test('B4 the API is killed and started again under open pages: they say so, and go on without a reload', async () => {
+  const { letGo } = await beginPatient('restart');
+  const tolerates = /net::ERR_|status of 503/;
+  const run = await open('/projects/restart/builds/1/runs/work', { viewport: TALL, tolerates });
+  const build = await open('/projects/restart/builds/1', { tolerates });
+  await run.locator('.line', { hasText: 'before 40:' }).waitFor(SHOWN);
+  await build.locator('.cell').waitFor(SHOWN);
+
+  await house.kill9('api');
+  await Promise.all([run, build].map((page) => page.getByRole('alert').waitFor(SHOWN)));
+  const kept = await build.locator('.cell').count();
+  letGo();
+  await house.start('api');
+
+  await Promise.all([run, build].map((page) => page.getByRole('alert').waitFor(GONE)));
+  await Promise.all([run, build].map((page) => status(page, 'passed').waitFor(SHOWN)));
+  await expectWholeLog(run, 'restart');
+  expect(kept).toBe(1);
+}, 120_000);
+
+test('B7 a running build is cancelled through the page, after a question', async () => {
+  await beginPatient('stopped');
+  const page = await open('/projects/stopped/builds/1');
+  const ask = page.getByRole('button', { name: 'Cancel build 1' });
+  const question = page.getByRole('dialog', { name: 'Cancel build 1?' });
+
+  await ask.click(SHOWN);
+  await question.getByRole('button', { name: 'Keep it' }).click(SHOWN);
+  const kept = (await house.build('stopped', 1)).status;
+  await ask.click(SHOWN);
+  await question.getByRole('button', { name: 'Cancel build 1' }).click(SHOWN);
+  await status(page, 'cancelled').waitFor(SHOWN);
+
+  expect(kept).toBe('running');
+  expect((await house.build('stopped', 1)).status).toBe('cancelled');
+  expect(await ask.count()).toBe(0);
+  const left = ['ps', '-q', '--filter', 'label=dev.slipway.project=stopped'];
+  expect(execFileSync('docker', left, { encoding: 'utf8' })).toBe('');
+});
+
+const numbers = (prefix: string, count: number): string[] =>
+  Array.from({ length: count }, (_, at) => `${prefix}${String(at + 1).padStart(2, '0')}`);
+
+test('U1 a build of 1,000 runs is shown with all its cells, and filtered', async () => {
+  const boards = numbers('board-', 37);
+  const runs = `      - { name: first, container: '${TEST_IMAGE}', script: red }
+      - name: boot
+        container: '${TEST_IMAGE}'
+        script: red
+        needs: [first]
+        matrix: { axes: { board: [${boards.join()}], config: [${numbers('config-', 27).join()}] } }
+`;
+  await house.project('thousand', file(runs, script('red', '#!/bin/sh\nexit 1')));
+  await house.trigger('thousand');
+  await house.finished('thousand', 1, 120_000);
+  const page = await open('/projects/thousand/builds/1');
+  await page
+    .locator('.cell')
+    .nth(999)
+    .waitFor({ ...SHOWN, state: 'attached' });
+  const all = await page.locator('.cell').count();
+
+  await page.getByRole('searchbox').fill('board-07 config-2');
+  await page.locator('.cell').nth(8).waitFor(GONE);
+  const ofBoard = await page.locator('.cell').count();
+  await page.getByRole('searchbox').fill('');
+  await page.getByRole('button', { name: '1 failed' }).click(SHOWN);
+  await page.locator('.cell').nth(1).waitFor(GONE);
+
+  expect({ all, ofBoard }).toEqual({ all: 1000, ofBoard: 8 });
+  expect(await page.locator('.cell').getAttribute('aria-label')).toBe('first: failed');
+  expect(new URL(page.url()).search).toBe('?status=failed');
+}, 240_000);
+
+test('U1 a log of 1,000,000 lines opens at its last line with at most 2,000 nodes, and goes to any line', async () => {
+  const tail = 'the quick brown fox jumps over the lazy dog and goes on to the next line, where it does it again';
+  await house.project('long', oneRun(`#!/bin/sh\nawk 'BEGIN { for (i = 1; i <= 1000000; i++) print i, "${tail}" }'`));
+  await house.trigger('long');
+  await house.finished('long', 1, 180_000);
+  const page = await open('/projects/long/builds/1/runs/work');
+  const line = (number: number) => page.locator('.line', { hasText: `${number} ${tail}` });
+  await line(1_000_000).waitFor(SHOWN);
+  const nodes = await page.locator('*').count();
+
+  await page.getByRole('textbox', { name: 'Go to line' }).fill('654321');
+  await page.keyboard.press('Enter');
+  await line(654_321).waitFor({ timeout: 60_000 });
+
+  expect(nodes).toBeLessThanOrEqual(2_000);
+  expect(await page.locator('*').count()).toBeLessThanOrEqual(2_000);
+  expect(await line(654_321).locator('.line-number').textContent()).toBe('654321');
+  await page.getByRole('button', { name: 'Start' }).click();
+  await line(1).first().waitFor(SHOWN);
+  await page.getByRole('button', { name: 'End' }).click();
+  await line(1_000_000).waitFor(SHOWN);
+}, 300_000);
+
+test.each(PAGES)('U1 %s has no sideways scroll at 200 % zoom and on a phone', async (_, path) => {
+  const sizes = [
+    { viewport: { width: 640, height: 400 }, deviceScaleFactor: 2 },
+    { viewport: { width: 360, height: 740 }, deviceScaleFactor: 3, hasTouch: true, isMobile: true },
+  ];
+  for (const size of sizes) {
+    const page = await open(path, size);
+    await page
+      .locator(DRAWN)
+      .first()
+      .waitFor({ ...SHOWN, state: 'attached' });
+    const widths = await page.evaluate('[document.documentElement.scrollWidth, document.body.scrollWidth]');
+    expect(widths).toEqual([size.viewport.width, size.viewport.width]);
+  }
+});
+
+/** Texts whose contrast with what is behind them is below 4.5, WCAG's AA. Runs in the browser. */
+const FAINT_TEXTS = `(() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const over = (colour, ground) => {
+    for (const fill of [ground, colour]) { canvas.fillStyle = fill; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const css = ([r, g, b]) => 'rgb(' + [r, g, b].join() + ')';
+  const groundOf = (element) => element === null ? [255, 255, 255]
+    : over(getComputedStyle(element).backgroundColor, css(groundOf(element.parentElement)));
+  const light = (rgb) => rgb.map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim() !== '');
+  return [...document.querySelectorAll('body *')].filter((element) => hasText(element) && element.checkVisibility())
+    .map((element) => {
+      const ground = groundOf(element);
+      const style = getComputedStyle(element);
+      const ink = element instanceof SVGElement ? style.fill : style.color;
+      const [low, high] = [light(ground), light(over(ink, css(ground)))].sort((a, b) => a - b);
+      return { text: element.textContent, contrast: (high + 0.05) / (low + 0.05) };
+    }).filter(({ contrast }) => contrast < 4.5);
+})()`;
+
+test.each(PAGES)('U1 %s is light or dark as the reader wishes, with readable text in both', async (_, path) => {
+  const light = await open(path, { colorScheme: 'light' });
+  const dark = await open(path, { colorScheme: 'dark' });
+  for (const page of [light, dark]) {
+    await page
+      .locator(DRAWN)
+      .first()
+      .waitFor({ ...SHOWN, state: 'attached' });
+    expect(await page.evaluate(FAINT_TEXTS)).toEqual([]);
+  }
+  const brightness = async (page: Page): Promise<number> => Number(/\d+/.exec(await background(page))?.[0]);
+
+  expect(await brightness(light)).toBeGreaterThan(200);
+  expect(await brightness(dark)).toBeLessThan(60);
+});
+
+test.each([
+  ['/projects/ship/builds/99', 'There is no build 99 of project “ship”'],
+  ['/projects/ship/builds/1/runs/nobody', 'There is no run “nobody” in build 1 of “ship”'],
+  ['/projects/nowhere', 'There is no project “nowhere”'],
+  ['/projects/ship/builds/soon', 'There is no such page'],
+])('U1 %s says that there is nothing, and leads back', async (path, heading) => {
+  const page = await open(path, { tolerates: /status of 404.*\/v1\// });
+
+  await page.getByRole('heading', { name: heading }).waitFor(SHOWN);
+  await page.getByRole('link', { name: 'All projects' }).click();
+  await page.getByRole('link', { name: 'ship', exact: true }).waitFor(SHOWN);
+});
+
+test('U1 without JavaScript the page says where verdict and log are, and they are there', async () => {
+  const path = '/projects/ship/builds/1/runs/hull-plan9-22';
+  // A browser asks for an icon of every page, also of one that is JSON.
+  const page = await open(path, { javaScriptEnabled: false, tolerates: /favicon\.ico/ });
+  const words = await page.locator('noscript').innerText();
+  const json = await house.call<{ status: string }>('GET', `/v1${path}`);
+  await page.getByRole('link', { name: '/v1/projects' }).click();
+
+  expect(words).toContain('put /v1 in front of the path of this page');
+  expect(json.status).toBe('failed');
+  expect(await house.request('GET', `/v1${path}/log`).then((answer) => answer.text())).toContain('<b>not bold</b>');
+  expect(await page.locator('body').innerText()).toContain('"name":"ship"');
 });

@@ -627,6 +627,28 @@ describe.each(STORES)('on %s', (_name, start) => {
     });
   });
 
+  describe('at the same moment', () => {
+    test('B6 progress, result, loss, cancel and a new request for a lease do not lock each other out', async () => {
+      for (const at of range(40)) {
+        const { row, runId, holder, worker } = await heldRun();
+        const lost = { cause: 'host-lost' as const, message: 'lost' };
+        const all = await Promise.allSettled([
+          recordProgress(pool(at), holder, { state: 'running', starting: true }),
+          recordResult(pool(at + 1), holder, ok),
+          closeRuns(pool(at + 2), [{ runId, ...lost }]),
+          closeAttempt(pool(at), { runId, number: 1, ...lost }),
+          requestBuildCancel(pool(at + 1), row.id),
+          ask(runId, worker, { db: pool(at + 2) }),
+          recordProgress(pool(at), holder, { state: 'collecting' }),
+        ]);
+
+        const wrong = all.flatMap((one) => (one.status === 'rejected' ? [one.reason as Error] : []));
+        expect(wrong.filter((error) => !(error instanceof FencedError))).toEqual([]);
+        expect(await runOf(row.id)).toMatchObject({ state: 'finished' });
+      }
+    });
+  });
+
   describe('runs', () => {
     test('an attempt only moves forward, and facts once recorded stay', async () => {
       const { row, runId, holder } = await heldRun();

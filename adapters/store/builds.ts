@@ -193,9 +193,11 @@ export async function markDispatched(db: Database, project: string, number: numb
 /** Records the wish to cancel; the first wish counts. @returns false when the build is finished already */
 export async function requestBuildCancel(db: Database, buildId: string): Promise<boolean> {
   const { rows } = await sql<{ state: BuildState }>`
-    with wished as (
+    with locked as (
+      select id from runs where build_id = ${buildId}::uuid order by id for update
+    ), wished as (
       update builds set cancel_requested_at = coalesce(cancel_requested_at, now())
-      where id = ${buildId}::uuid and state <> 'finished' returning id
+      where id = ${buildId}::uuid and state <> 'finished' and (select count(*) from locked) > 0 returning id
     ), runs_wished as (
       update runs set cancel_requested_at = coalesce(cancel_requested_at, now())
       where build_id in (select id from wished) and state <> 'finished'

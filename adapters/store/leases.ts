@@ -268,6 +268,8 @@ const isLive = (holder: Holder) => sql<boolean>`exists (
   select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
     and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing'))`;
 
+const lockedRun = (holder: Holder) => sql`locked as (select 1 from runs where id = ${holder.runId}::uuid for update)`;
+
 export interface AttemptProgress {
   state: Extract<RunState, 'preparing' | 'running' | 'collecting'>;
   /** Set before the container is started: from then on it is adopted, never created again. */
@@ -282,7 +284,7 @@ const ORDER = sql.raw(`array['queued','leasing','preparing','running','collectin
 /** Moves an attempt forward and never back; facts once recorded stay. @throws FencedError */
 export async function recordProgress(db: Database, holder: Holder, progress: AttemptProgress): Promise<void> {
   const { rows } = await sql<{ number: number }>`
-    with moved as (
+    with ${lockedRun(holder)}, moved as (
       update attempts set
         state = case when array_position(${ORDER}, state) < array_position(${ORDER}, ${progress.state}::text)
           then ${progress.state}::text else state end,
@@ -291,6 +293,7 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
         image_digest = coalesce(image_digest, ${progress.imageDigest ?? null}),
         started_at = coalesce(started_at, ${progress.startedAt ?? null}::timestamptz)
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished' and ${isLive(holder)}
+        and exists (select 1 from locked)
       returning number, state
     ), activated as (
       update leases set state = 'active' where token = ${holder.token} and state = 'granted'
@@ -316,9 +319,9 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
   const outcome = outcomeOf(result.cause);
   const cause = result.cause === 'cancel-requested' ? await whoCancelled(db, holder) : result.cause;
   const { rows } = await sql<{ token: number }>`
-    with held as (
+    with ${lockedRun(holder)}, held as (
       update leases set state = 'releasing' where token = ${holder.token} and run_id = ${holder.runId}::uuid
-        and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing')
+        and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
       returning token
     ), ended as (
       update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},

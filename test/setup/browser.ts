@@ -40,7 +40,8 @@ export class TestBrowser {
     page.on('pageerror', (error) => note(error.message));
     // Violations of the policy and files that are missing come as errors of the console too.
     page.on('console', (message) => {
-      if (message.type() === 'error' || message.type() === 'warning') note(message.text());
+      if (message.type() === 'error' || message.type() === 'warning')
+        note(`${message.text()} ${message.location().url}`);
     });
     return page;
   }

@@ -56,7 +56,10 @@ function Waiting({ runs }: { runs: RunSummary[] }) {
       <ul class="waiting">
         {sorted.map(([reason, count]) => (
           <li key={reason}>
-            <span class="number">{countOf(count, 'run')}</span> {reason}
+            <span class="number">{countOf(count, 'run')}</span>
+            <span class="waiting-reason" title={reason}>
+              {reason}
+            </span>
           </li>
         ))}
       </ul>

@@ -22,6 +22,10 @@ const MAX_PREVIEW_CHARS = 400;
 export const wrongRuns = (runs: RunSummary[]): RunSummary[] =>
   runs.filter(isWrong).sort((a, b) => (a.finishedAt ?? '').localeCompare(b.finishedAt ?? ''));
 
+/** A message that says the exit code and nothing else; the code stands beside it already. Pure. */
+export const saysExitCode = ({ exitCode, message }: Pick<RunSummary, 'exitCode' | 'message'>): boolean =>
+  exitCode !== null && message === `exited with code ${exitCode}`;
+
 export const runAddress = (build: Pick<BuildSummary, 'project' | 'number'>, run: string): string =>
   `${build.project}/${build.number}/${run}`;
 
@@ -55,8 +59,25 @@ function LastLines({ run }: { run: RunSummary }) {
   );
 }
 
+/** What ended it, how long it ran, and which attempt it was; only what there is. */
+function FailureFacts({ run }: { run: RunSummary }) {
+  return (
+    <span class="muted">
+      {run.exitCode === null ? run.cause : `exit code ${run.exitCode}`}
+      {run.startedAt === null ? null : (
+        <>
+          {' · '}
+          <Duration span={run} />
+        </>
+      )}
+      {run.attempt > 1 ? ` · attempt ${run.attempt}` : null}
+    </span>
+  );
+}
+
 function Failure({ build, run, hasLines }: { build: BuildSummary; run: RunSummary; hasLines: boolean }) {
   const page = pagePath.run(build.project, build.number, run.name);
+  const hasLog = hasLines && run.logBytes > 0;
   return (
     <li class={`failure is-${run.status}`}>
       <p class="failure-head">
@@ -64,14 +85,11 @@ function Failure({ build, run, hasLines }: { build: BuildSummary; run: RunSummar
         <a href={page} data-item>
           {run.name}
         </a>
-        <span class="muted">
-          {run.exitCode === null ? run.cause : `exit code ${run.exitCode}`} · <Duration span={run} />
-          {run.attempt > 1 ? ` · attempt ${run.attempt}` : ''}
-        </span>
+        <FailureFacts run={run} />
       </p>
-      {run.message === '' ? null : <p class="failure-message">{run.message}</p>}
-      {hasLines ? <LastLines run={run} /> : null}
-      {hasLines ? <Command text={`slipway log ${runAddress(build, run.name)}`} /> : null}
+      {run.message === '' || saysExitCode(run) ? null : <p class="failure-message">{run.message}</p>}
+      {hasLog ? <LastLines run={run} /> : null}
+      {hasLog ? <Command text={`slipway log ${runAddress(build, run.name)}`} /> : null}
     </li>
   );
 }
@@ -84,7 +102,11 @@ export function Failures({ build, runs }: { build: BuildSummary; runs: RunSummar
   return (
     <section class="wrong" aria-labelledby="wrong-title">
       <h2 id="wrong-title">
-        What is wrong <span class="muted">{countOf(wrong.length, 'run')}, first to end first</span>
+        What is wrong{' '}
+        <span class="muted">
+          {countOf(wrong.length, 'run')}
+          {wrong.length > 1 ? ', first to end first' : null}
+        </span>
       </h2>
       <ol class="failures">
         {shown.map((run, index) => (

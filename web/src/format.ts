@@ -43,6 +43,10 @@ export function formatBytes(bytes: number): string {
   return `${value.toFixed(digits)} ${UNITS[unit]}`;
 }
 
+/** `a · b`: what there is of several facts. */
+export const joinFacts = (facts: ReadonlyArray<string | null>, separator: string): string =>
+  facts.filter((fact) => fact !== null && fact !== '').join(separator);
+
 /** `1,000`: the same in every browser, whatever its language. */
 export const formatCount = (count: number): string => count.toLocaleString('en-US');
 

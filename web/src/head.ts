@@ -2,6 +2,7 @@
 // Called by every page with the status it shows.
 import { useEffect } from 'preact/hooks';
 import type { Status } from '../../domain/schemas/words';
+import { joinFacts } from './format';
 import { toneOf } from './status';
 
 const SPEAKER_ID = 'speaker';
@@ -22,7 +23,7 @@ function showIcon(status: Status | null): void {
 /** Title, icon and announcement follow `subject` and its status; a first status is not announced, a change is. */
 export function useHead(subject: string, status: Status | null): void {
   useEffect(() => {
-    document.title = [status, subject, 'Slipway'].filter((part) => part !== null && part !== '').join(' · ');
+    document.title = joinFacts([status, subject, 'Slipway'], ' · ');
     showIcon(status);
   }, [subject, status]);
   useEffect(() => announceChange(subject, status), [subject, status]);

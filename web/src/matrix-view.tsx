@@ -4,7 +4,7 @@ import { Component } from 'preact';
 import type { BuildSummary, RunSummary } from '../../domain/schemas/api';
 import { pagePath } from '../../domain/names';
 import { spanMs } from './clock';
-import { countOf, formatDuration } from './format';
+import { countOf, formatDuration, joinFacts } from './format';
 import { cellKey, cellLabel, shapeJobs, type JobShape } from './matrix';
 import { StatusIcon, toneOf } from './status';
 
@@ -30,7 +30,7 @@ class Cell extends Component<CellProps> {
   }
 
   override render({ build, run, label }: CellProps) {
-    const detail = [run.status, run.message, run.waiting].filter((part) => part !== null && part !== '').join(': ');
+    const detail = joinFacts([run.status, run.message, run.waiting], ': ');
     return (
       <a
         class={`cell tone-${toneOf(run.status)} is-${run.status}`}

@@ -1,9 +1,10 @@
 // Owns the facts beside the log: where the attempt ran, its artifacts, environment and script.
 // Used by run-page.tsx.
 import type { Artifact, Attempt, Run } from '../../domain/schemas/api';
+import { pagePath } from '../../domain/names';
 import { toLocalPath } from './api';
 import { Age, Duration } from './clock';
-import { countOf, formatBytes, formatDuration } from './format';
+import { countOf, formatBytes, formatDuration, joinFacts } from './format';
 import { Fact } from './shell-parts';
 
 const DIGEST_CHARS = 12;
@@ -34,9 +35,36 @@ export function RunFacts({ run, attempt }: { run: Run; attempt: Attempt | null }
           <code>{run.spec.container}</code>
         </Fact>
         <Fact name="Time-out">{formatDuration(run.spec.timeoutMs)}</Fact>
-        {run.spec.needs.length === 0 ? null : <Fact name="Needs">{run.spec.needs.join(', ')}</Fact>}
+        {run.spec.needs.length === 0 ? null : (
+          <Fact name="Needs">
+            <Needs run={run} />
+          </Fact>
+        )}
       </dl>
     </section>
+  );
+}
+
+/** More are folded away: a run may need hundreds. */
+const NEEDS_SHOWN = 5;
+
+function Needs({ run }: { run: Run }) {
+  const { needs } = run.spec;
+  const links = (
+    <ul>
+      {needs.map((name) => (
+        <li key={name}>
+          <a href={pagePath.run(run.project, run.build, name)}>{name}</a>
+        </li>
+      ))}
+    </ul>
+  );
+  if (needs.length <= NEEDS_SHOWN) return links;
+  return (
+    <details>
+      <summary>{countOf(needs.length, 'run')}</summary>
+      {links}
+    </details>
   );
 }
 
@@ -44,9 +72,7 @@ function AttemptFacts({ attempt, attempts }: { attempt: Attempt; attempts: numbe
   return (
     <>
       {attempts === 1 ? null : (
-        <Fact name="Outcome">
-          {[attempt.outcome ?? attempt.state, attempt.message].filter((part) => part !== '').join(': ')}
-        </Fact>
+        <Fact name="Outcome">{joinFacts([attempt.outcome ?? attempt.state, attempt.message], ': ')}</Fact>
       )}
       <Fact name="Host">{attempt.host ?? 'none yet'}</Fact>
       {attempt.worker === null ? null : (
@@ -59,13 +85,15 @@ function AttemptFacts({ attempt, attempts }: { attempt: Attempt; attempts: numbe
       </Fact>
       {attempt.exitCode === null ? null : <Fact name="Exit code">{attempt.exitCode}</Fact>}
       {attempt.startedAt === null ? null : (
-        <Fact name="Started">
-          <Age at={attempt.startedAt} />
-        </Fact>
+        <>
+          <Fact name="Started">
+            <Age at={attempt.startedAt} />
+          </Fact>
+          <Fact name="Ran for">
+            <Duration span={attempt} />
+          </Fact>
+        </>
       )}
-      <Fact name="Ran for">
-        <Duration span={attempt} />
-      </Fact>
       {attempt.imageDigest === null ? null : (
         <Fact name="Image digest">
           <Digest digest={attempt.imageDigest} />
@@ -125,6 +153,7 @@ function ArtifactRow({ artifact }: { artifact: Artifact }) {
 
 export function RunEnvironment({ run }: { run: Run }) {
   const entries = Object.entries(run.spec.env).sort(([a], [b]) => a.localeCompare(b));
+  if (entries.length === 0) return null;
   return (
     <details open>
       <summary>

@@ -6,7 +6,8 @@ import { apiPath, pagePath } from '../../domain/names';
 import { toLocalPath } from './api';
 import { CancelButton } from './cancel';
 import { Duration } from './clock';
-import { runAddress } from './failures';
+import { runAddress, saysExitCode } from './failures';
+import { joinFacts } from './format';
 import { Command } from './shell-parts';
 import { isWrong, StatusBadge, StatusIcon, toneOf } from './status';
 
@@ -18,11 +19,10 @@ interface RunHeaderProps {
 
 /** Cause, exit code and message as one sentence; each part only where it adds something. */
 function verdictOf(run: Run): string {
-  const cause = run.cause === null || run.cause === 'ok' ? '' : run.cause;
-  const isSaid = run.exitCode === null || run.exitCode === 0 || run.message.includes(`exit code ${run.exitCode}`);
-  const exit = isSaid ? '' : `exit code ${run.exitCode}`;
-  const facts = [cause === 'exit-code' ? '' : cause, exit].filter((part) => part !== '').join(', ');
-  return [facts, run.message].filter((part) => part !== '').join(': ');
+  const cause = run.cause === 'ok' || run.cause === 'exit-code' ? null : run.cause;
+  const exit = run.exitCode === null || run.exitCode === 0 ? null : `exit code ${run.exitCode}`;
+  const message = saysExitCode(run) ? '' : run.message;
+  return joinFacts([joinFacts([cause, exit], ', '), message], ': ');
 }
 
 export function RunHeader({ run, attempt, onCancelAsked }: RunHeaderProps) {
@@ -39,7 +39,7 @@ export function RunHeader({ run, attempt, onCancelAsked }: RunHeaderProps) {
       </div>
       {verdict === '' ? null : <p class={`verdict tone-${toneOf(run.status)}`}>{verdict}</p>}
       {run.waiting === null ? null : <p class="verdict">Waiting: {run.waiting}</p>}
-      {isWrong(run) ? (
+      {isWrong(run) && run.logBytes > 0 ? (
         <p class="commands">
           <Command text={`slipway log -f ${runAddress({ project: run.project, number: run.build }, run.name)}`} />
         </p>
@@ -88,7 +88,7 @@ function AttemptSwitch({ run, attempt }: { run: Run; attempt: Attempt | null }) 
           class={`chip tone-${toneOf(statusOf(each))}`}
           href={`${page}?attempt=${each.number}`}
           aria-current={each.number === attempt?.number ? 'true' : undefined}
-          title={[statusOf(each), each.cause, each.message].filter((part) => part !== null && part !== '').join(': ')}
+          title={joinFacts([statusOf(each), each.cause, each.message], ': ')}
         >
           <StatusIcon status={statusOf(each)} />
           {each.number}

@@ -55,12 +55,22 @@ export function RunPage({ project, number, run: name }: RunName) {
   );
 }
 
+/** Why an attempt, or a run without any, has no log and will get none for now; null when there is one to open. Pure. */
+export function whyNoLog(run: Pick<Run, 'state' | 'waiting'>, attempt: Attempt | null): string | null {
+  if (attempt === null) {
+    return run.state === 'finished'
+      ? 'This run never started, so it has no log.'
+      : (run.waiting ?? 'It has not started yet.');
+  }
+  const hasNone = attempt.state === 'finished' && attempt.startedAt === null && attempt.logBytes === 0;
+  return hasNone ? 'Its container was never started, so there is no log.' : null;
+}
+
 function RunLog({ run, attempt }: { run: Run; attempt: Attempt | null }) {
-  if (attempt !== null) {
+  const reason = whyNoLog(run, attempt);
+  if (attempt !== null && reason === null) {
     return <LogView key={attempt.number} address={{ url: run.urls.log, attempt: attempt.number }} />;
   }
-  const reason =
-    run.state === 'finished' ? 'This run never started, so it has no log.' : (run.waiting ?? 'It has not started yet.');
   return (
     <section class="log" aria-label="Log">
       <p class="log-empty">{reason}</p>

@@ -1,5 +1,5 @@
 // Owns how the page is built: web/src into dist/web, which the API serves as plain files from the root of its address.
-// Called by `vite build --config web/vite.config.ts`, always from the top folder of the repository.
+// Called by `vite build --config web/vite.config.mts`, always from the top folder of the repository.
 import { defineConfig } from 'vite';
 
 // Vite takes its configuration from the default export only.

@@ -1,0 +1,127 @@
+// Proves the `slipway` command against a real server: exit codes, JSON, live output, what a red run prints.
+// Real Temporal, real Docker.
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Build, PlanAnswer } from '../domain/schemas/api';
+import { House, oneRun, TEST_IMAGE } from './setup/house';
+
+const MAIN = resolve(__dirname, '..', 'dist', 'cli', 'main.js');
+const dir = mkdtempSync(join(tmpdir(), 'slipway-cli-'));
+let house: House;
+beforeAll(async () => {
+  house = await House.open();
+}, 120_000);
+afterAll(async () => {
+  await house?.stop();
+  rmSync(dir, { recursive: true });
+}, 60_000);
+
+interface Ended {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+function slipway(...args: string[]): Promise<Ended> {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd: dir,
+    env: { ...process.env, NODE_OPTIONS: '', NO_COLOR: '1', SLIPWAY_SERVER: house.url },
+  });
+  const ended: Ended = { code: null, out: '', err: '' };
+  child.stdout.on('data', (data: Buffer) => (ended.out += data.toString()));
+  child.stderr.on('data', (data: Buffer) => (ended.err += data.toString()));
+  return new Promise((done) => child.once('close', (code) => done({ ...ended, code })));
+}
+
+function project(name: string, definition: string): string {
+  mkdirSync(join(dir, name), { recursive: true });
+  writeFileSync(join(dir, name, 'slipway.yml'), definition);
+  return name;
+}
+
+test('S3 run of a green folder plans first, prints every line live and exits 0', async () => {
+  const ended = await slipway('run', project('green', oneRun('#!/bin/sh\necho one\necho two')));
+
+  expect(ended.code).toBe(0);
+  expect(ended.out).toBe('work | one\nwork | two\n');
+  expect(ended.err.indexOf('trigger main: 1 run')).toBeLessThan(ended.err.indexOf('build green #1'));
+  expect(ended.err).toContain('green #1 passed: 1 of 1 runs passed');
+});
+
+test('S3 S5 run of a red folder exits 1 and prints run, exit code, the last lines and what to do next', async () => {
+  const ended = await slipway('run', project('red', oneRun('#!/bin/sh\necho the last words\nexit 3')));
+
+  expect(ended.code).toBe(1);
+  expect(ended.err).toMatch(/work failed \(exit-code, exit code 3\): exited with code 3\n {2}the last words\n/);
+  expect(ended.err).toContain('log:   slipway log red/1/work');
+});
+
+test('S3 what could not run exits 2: no image, no server, no file, a bad file', async () => {
+  const noImage = await slipway(
+    'run',
+    project('no-image', oneRun('#!/bin/sh\ntrue').replace(TEST_IMAGE, '127.0.0.1:1/none:1')),
+  );
+  const noServer = await slipway('run', 'green', '--server', 'http://127.0.0.1:1');
+  const noFile = await slipway('run', 'nowhere');
+  const badFile = await slipway('run', project('bad', 'timeout: 5\n'));
+
+  expect([noImage.code, noServer.code, noFile.code, badFile.code]).toEqual([2, 2, 2, 2]);
+  expect(noServer.err).toMatch(/no Slipway server answers at http:\/\/127\.0\.0\.1:1 .+start one with: slipway up/);
+  expect(noFile.err).toContain('nowhere does not exist');
+  expect(badFile.err).toContain('bad/slipway.yml:1:1');
+  expect([noServer, noFile, badFile].map((ended) => /\n\s+at /.test(ended.err))).toEqual([false, false, false]);
+});
+
+test('S3 run --json prints the finished build and nothing else', async () => {
+  const ended = await slipway('run', 'green', '--json', '-p', 'A=b', '--reason', 'because');
+
+  expect(ended.err).toBe('');
+  expect(Build.parse(JSON.parse(ended.out))).toMatchObject({ status: 'passed', params: { A: 'b' }, reason: 'because' });
+});
+
+test('P5 plan prints the runs without a server, with the digest that the server gives the build', async () => {
+  const offline = await slipway('plan', 'green', '-p', 'A=b', '--json');
+  const build = await house.call<{ planDigest: string; urls: { self: string } }>('POST', '/v1/projects/green/builds', {
+    params: { A: 'b' },
+  });
+  const online = PlanAnswer.parse(await house.call('GET', `${build.urls.self}/plan`));
+
+  expect(PlanAnswer.parse(JSON.parse(offline.out))).toEqual(online);
+  expect(build.planDigest).toBe(online.digest);
+});
+
+test('P1 validate prints file, line, column, path and message of every problem and exits 1', async () => {
+  const ended = await slipway(
+    'validate',
+    project('wrong', oneRun('true').replace('script: work', 'script: x\n        tiemout: 3')),
+  );
+
+  expect(ended.code).toBe(1);
+  expect(ended.out).toMatch(/^wrong\/slipway\.yml:7:9 triggers\[0\]\.runs\[0\]\.script: unknown script "x"/m);
+  expect(ended.out).toMatch(/^wrong\/slipway\.yml:8:9 triggers\[0\]\.runs\[0\]\.tiemout: .*timeout/m);
+});
+
+test('builds, log and cancel do what they say, and a wrong command line exits 64', async () => {
+  const long = oneRun('#!/bin/sh\necho begun\nwhile true; do sleep 0.1; done');
+  project('long', long);
+  await house.project('long', long);
+  await house.trigger('long');
+  await house.runIn('running', 'long', 1, 'work');
+  const following = slipway('log', '-f', 'long/1');
+  const cancel = await slipway('cancel', 'long/1');
+  const list = await slipway('builds', 'green', '--json');
+  const table = await slipway('builds');
+
+  expect(cancel.out).toBe('long/1 cancelling\n');
+  expect(await following).toMatchObject({ code: 0, out: 'begun\n' });
+  expect((JSON.parse(list.out) as { builds: unknown[] }).builds.length).toBeGreaterThan(1);
+  expect(table.out).toMatch(/^long\/1 +cancel/m);
+  expect((await slipway('log', 'nonsense')).code).toBe(64);
+  expect((await slipway('no-such-command')).code).toBe(64);
+  expect(await slipway('log', 'green/999/work')).toMatchObject({
+    code: 2,
+    err: expect.stringContaining('does not exist'),
+  });
+});
