@@ -1,15 +1,15 @@
 // Owns one attempt on a host, from its lease to its release: start once, follow, judge, collect, clean.
 //
 //   leased ─ find ─┬─ none, may have started ──────────────> container-lost
-//                  ├─ none ─ image ─ create ─ (intent) ─┐
-//                  └─ created ────────────── (intent) ──┴─ start ─┐
-//                  └─ running or exited (adopted) ────────────────┴─ follow ─ exit ─ collect ─ result ─ remove ─ release
+//                  ├─ none ─ create (pull) ── (intent) ──┐
+//                  ├─ created ─────────────── (intent) ──┴─ start ┐
+//                  └─ running or exited (adopted) ──────────────┴─ follow ─ exit ─ collect ─ result ─ remove ─ release
 //
 // Called by job.ts inside a Temporal activity; may be killed at any point and run again.
 import { containerName } from '../domain/names';
 import type { Cause } from '../domain/schemas/words';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
-import type { ContainerExit, Engine, EngineError, EngineErrorReason } from '../adapters/engine';
+import type { ContainerExit, Engine, EngineError, EngineErrorReason, FoundContainer } from '../adapters/engine';
 import type { AttemptApi, WorkerApiError } from '../adapters/worker-api';
 import { shipLog } from './log-shipper';
 
@@ -65,17 +65,18 @@ export async function supervise(
 type Named = HolderKey & Orders & { name: string };
 
 async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<Verdict> {
-  const startedAt = await startOnce(ports, lease, at);
-  if (startedAt === 'cancelled') return cancelled();
-  if (startedAt === 'lost') {
+  const started = await startOnce(ports, lease, at);
+  if (started === 'cancelled') return cancelled();
+  if (started === 'lost') {
     return { cause: 'container-lost', message: 'its container is gone from the engine', exitCode: null };
   }
+  const startedAt = started.startedAt ?? new Date();
   const watch = watchLimits(ports, lease, { ...at, startedAt });
   try {
-    // Shown to people, not waited for: the script is running already.
-    const shown = ports.api.progress({ state: 'running', startedAt: startedAt.toISOString() }, at.detach);
     const exited = ports.engine.wait(at.name, at.detach);
-    const source = ports.engine.follow(at.name, { fromByte: lease.logBytes, signal: at.detach, exited });
+    // Shown to people, not waited for: the script is running already.
+    const shown = showRunning(ports, at, { startedAt, imageId: started.imageId });
+    const source = ports.engine.follow(started, { fromByte: lease.logBytes, signal: at.detach, exited });
     const append = (startByte: number, bytes: Buffer) => ports.api.appendLog(startByte, bytes, at.detach);
     const [exit, , lastLines] = await Promise.all([exited, shown, ship(source, append, lease.logBytes)]);
     const stopped = watch.end();
@@ -86,29 +87,48 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
   }
 }
 
-/** @returns when the container was started, or why it was not */
-async function startOnce(ports: SupervisePorts, lease: Lease, at: Named): Promise<Date | 'cancelled' | 'lost'> {
+async function showRunning(
+  ports: SupervisePorts,
+  at: Named,
+  facts: { startedAt: Date; imageId: string },
+): Promise<void> {
+  const imageDigest = await ports.engine.digestOf(facts.imageId);
+  await ports.api.progress({ state: 'running', startedAt: facts.startedAt.toISOString(), imageDigest }, at.detach);
+}
+
+/** @returns the container, started; or why there is none */
+async function startOnce(
+  ports: SupervisePorts,
+  lease: Lease,
+  at: Named,
+): Promise<FoundContainer | 'cancelled' | 'lost'> {
   const { engine, api } = ports;
-  let found = await engine.find(at.name);
+  // Asked first only when there may be something to adopt; else the engine itself refuses a second one of this name.
+  const found = lease.mayHaveStarted ? await engine.find(at.name) : undefined;
   if (!found && lease.mayHaveStarted) return 'lost';
-  if (found && found.state !== 'created') return found.startedAt ?? new Date();
+  if (found && found.state !== 'created') return found;
   if (at.cancel.aborted) return 'cancelled';
-  let digest: string | undefined;
-  if (!found) {
-    const prepared = await unlessTold(engine.prepareImage(lease.spec.container), at);
-    if (prepared === 'cancelled') return 'cancelled';
-    digest = prepared.digest;
-    const runDir = await engine.makeRunDir(at.name, lease.spec.script);
-    const id = await engine.create(containerSpec(ports, lease, { ...at, image: prepared.image, runDir }));
-    found = { id, state: 'created', startedAt: null, labels: {} };
-  }
+  const containerId = found?.id ?? (await create(ports, lease, at));
   letGoIf(at.detach);
-  if (at.cancel.aborted) return 'cancelled';
+  if (containerId === 'cancelled' || at.cancel.aborted) return 'cancelled';
   // Said before the start: whoever comes after a crash here may adopt a container, but never make another.
-  await api.progress({ state: 'preparing', starting: true, containerId: found.id, imageDigest: digest }, at.detach);
+  await api.progress({ state: 'preparing', starting: true, containerId }, at.detach);
   if (at.cancel.aborted) return 'cancelled';
   await engine.start(at.name);
-  return new Date();
+  return (await engine.find(at.name)) ?? 'lost';
+}
+
+async function create(ports: SupervisePorts, lease: Lease, at: Named): Promise<string> {
+  const { engine } = ports;
+  const runDir = await engine.makeRunDir(at.name, lease.spec.script);
+  const spec = containerSpec(ports, lease, { ...at, runDir });
+  try {
+    return await engine.create(spec);
+  } catch (error) {
+    if ((error as EngineError).reason !== 'image-missing') throw error;
+  }
+  if ((await unlessTold(engine.pull(spec.image), at)) === 'cancelled') return 'cancelled';
+  return engine.create(spec);
 }
 
 /** A pull may take minutes and cannot be stopped; nobody has to wait for it when the run is cancelled or let go. */
@@ -121,11 +141,11 @@ async function unlessTold<T>(work: Promise<T>, at: Orders): Promise<T | 'cancell
   return at.cancel.aborted ? 'cancelled' : first;
 }
 
-function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { image: string; runDir: string }) {
+function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir: string }) {
   const { spec } = lease;
   return {
     name: at.name,
-    image: at.image,
+    image: spec.container,
     runDir: at.runDir,
     user: spec.containerUser,
     entrypoint: spec.containerEntrypoint,

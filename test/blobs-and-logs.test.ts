@@ -2,12 +2,13 @@
 // Real files, the embedded database as its own process.
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { BlobError, FileBlobs, type Blobs } from '../adapters/blobs';
+import { filesBelow } from '../adapters/archive-files';
+import { BlobError, FileBlobs } from '../adapters/blobs';
 import { FrameReader, RecordReader, type LogReader } from '../adapters/docker-log-format';
 import { appendLog, compressLog, readLog } from '../adapters/log-store';
 import { migrate, openStore, type Database } from '../adapters/store/connect';
@@ -154,6 +155,50 @@ describe('blobs', () => {
   );
 });
 
+describe('the files of /archive', () => {
+  const make = (): string => {
+    const root = join(folder, randomUUID());
+    mkdirSync(join(root, 'deep', 'er'), { recursive: true });
+    writeFileSync(join(root, 'deep', 'er', 'file'), 'below');
+    writeFileSync(join(root, 'a'), '');
+    return root;
+  };
+  const walk = async (root: string) => {
+    const files = [];
+    for await (const file of filesBelow(root)) files.push(file);
+    return files;
+  };
+
+  test('R3 are walked to the bottom with path and size; a folder that is not there has none', async () => {
+    const files = await walk(make());
+
+    expect(files.map((file) => [file.path, file.sizeBytes])).toEqual([
+      ['a', 0],
+      ['deep/er/file', 5],
+    ]);
+    expect(String(await collect(files[1]!.open()))).toBe('below');
+    expect(await walk(join(folder, 'nowhere'))).toEqual([]);
+  });
+
+  test('R3 nothing that leads out of the folder is among them: no link to a file, to a folder, or to nothing', async () => {
+    const root = make();
+    symlinkSync('/etc/passwd', join(root, 'link-to-file'));
+    symlinkSync('/etc', join(root, 'link-to-folder'));
+    symlinkSync('/nowhere', join(root, 'link-to-nothing'));
+
+    expect((await walk(root)).map((file) => file.path)).toEqual(['a', 'deep/er/file']);
+  });
+
+  test('R3 a file that is exchanged for a link after the walk is not followed', async () => {
+    const root = make();
+    const [file] = await walk(root);
+    rmSync(join(root, 'a'));
+    symlinkSync('/etc/passwd', join(root, 'a'));
+
+    await expect(collect(file!.open())).rejects.toMatchObject({ code: 'ELOOP' });
+  });
+});
+
 describe('logs', () => {
   let database: EmbeddedProcess;
   let db: Database;
@@ -193,8 +238,8 @@ describe('logs', () => {
     return Buffer.concat(parts);
   }
 
-  const slice = (holder: Holder, fromByte: number, toByte: number, from: Blobs = blobs): Promise<Buffer> =>
-    collect(readLog({ db, blobs: from }, { runId: holder.runId, attempt: 1, fromByte, toByte }));
+  const slice = (holder: Holder, fromByte: number, toByte: number): Promise<Buffer> =>
+    collect(readLog({ db, blobs }, { runId: holder.runId, attempt: 1, fromByte, toByte }));
   const blobsOf = (holder: Holder): string[] =>
     filesIn(join(root, 'logs')).filter((name) => name.startsWith(holder.runId));
   const end = async (holder: Holder): Promise<void> => {

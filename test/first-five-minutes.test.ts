@@ -40,9 +40,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(clone, { recursive: true, force: true }));
 
 /** Runs `npm start` until `Slipway is up`, then does `meanwhile`, then Ctrl-C. */
-async function npmStart(
-  meanwhile: (output: string) => Promise<void>,
-): Promise<{ output: string; code: number | null }> {
+async function npmStart(meanwhile: (output: string) => Promise<void>): Promise<string> {
   const child = spawn('npm', ['start'], { cwd: clone, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   let output = '';
   child.stdout.on('data', (data: Buffer) => (output += data.toString()));

@@ -8,8 +8,8 @@ import { House, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 /** Generous: a page is late only when it does not come at all. */
-const SHOWN = { timeout: 20_000 };
-const GONE = { state: 'detached', timeout: 20_000 } as const;
+const SHOWN = { timeout: 30_000 };
+const GONE = { state: 'detached', timeout: 30_000 } as const;
 
 let house: House;
 let browser: TestBrowser;
@@ -18,8 +18,8 @@ beforeAll(async () => {
   [house, browser] = await Promise.all([House.open({ env: { SLIPWAY_STOP_GRACE_MS: '500' } }), TestBrowser.open()]);
   await house.project('ship', SHIP);
   await house.trigger('ship', { reason: 'the first of the day', params: { LEVEL: 'full' } });
-  await house.finished('ship', 1);
-}, 180_000);
+  await house.finished('ship', 1, 120_000);
+}, 240_000);
 afterEach(async () => {
   expect(await browser?.closePages()).toEqual([]);
 });
@@ -122,7 +122,9 @@ test('U1 projects, builds, build and run are reached by the keyboard alone', asy
 
   await step('tbody tr', 'j', 'Enter');
   await step('tbody tr >> text=the first of the day', 'j', 'Enter');
-  await step('.cell', '/', ...'plan9 22', 'Tab', 'Escape');
+  await step('.cell', '/');
+  await page.keyboard.type('plan9 22');
+  await page.keyboard.press('Tab');
   await page.locator('.cell').nth(1).waitFor(GONE);
   const filtered = await page.locator('.cell').count();
   await step('.cell', 'j', 'j');
@@ -164,13 +166,14 @@ test('U1 a failed run is listed first, with its exit code and its last lines', a
 test('U1 a run that could not be started says why, in the list of what is wrong and on its own page', async () => {
   await house.project('broken', oneRun('#!/no/such/program'));
   await house.trigger('broken');
-  await house.finished('broken', 1);
+  await house.finished('broken', 1, 120_000);
   const { message, status: word } = await house.run('broken', 1, 'work');
   const build = await open('/projects/broken/builds/1');
   const run = await open('/projects/broken/builds/1/runs/work');
 
   await build.locator('.failure', { hasText: message }).waitFor(SHOWN);
   await run.locator('.verdict', { hasText: message }).waitFor(SHOWN);
+  await run.getByText('Its container was never started, so there is no log.').waitFor(SHOWN);
   expect(message).not.toBe('');
   expect(word).toBe('errored');
 });

@@ -4,7 +4,14 @@ import fc from 'fast-check';
 import type { NeedCondition } from '../domain/schemas/plan';
 import { Outcome } from '../domain/schemas/words';
 import { outcomeOf } from '../domain/verdict';
-import { decide, type JobLimits, type RunProgress, type Schedule, type ScheduledRun } from '../domain/schedule';
+import {
+  decide,
+  type JobLimits,
+  type RunProgress,
+  type Schedule,
+  type ScheduleCommand,
+  type ScheduledRun,
+} from '../domain/schedule';
 
 const run = (job: string, needs: number[] = [], needsCondition: NeedCondition = 'success'): ScheduledRun => ({
   job,
@@ -145,35 +152,35 @@ const simulations: fc.Arbitrary<Simulation> = fc.integer({ min: 1, max: 25 }).ch
 /** Plays a build as the workflow does, one end at a time, and checks every step. */
 function play({ schedule, outcomes, order }: Simulation): RunProgress[] {
   const progress: RunProgress[] = schedule.runs.map(() => WAITING);
-  const started = new Set<number>();
   const stopped = new Set<number>();
   for (let step = 0; ; step += 1) {
-    for (let again = true; again;) {
-      again = false;
-      for (const command of decide(schedule, progress)) {
-        const { run: at } = command;
-        if (command.kind === 'stop') {
-          expect(progress[at]).toEqual(STARTED);
-          stopped.add(at);
-          continue;
-        }
-        expect(progress[at]).toEqual(WAITING);
-        again = true;
-        if (command.kind === 'skip') progress[at] = ended(outcomeOf(command.cause));
-        else {
-          expect(started.has(at)).toBe(false);
-          expect(schedule.runs[at]!.needs.every((need) => progress[need]?.kind === 'finished')).toBe(true);
-          started.add(at);
-          progress[at] = STARTED;
-        }
-      }
-      expectLimits(schedule, progress);
-    }
+    carryOutAll(schedule, progress, stopped);
     const open = progress.flatMap((one, at) => (one.kind === 'started' ? [at] : []));
     if (open.length === 0) return progress;
     const next = open[Math.floor((order[step] ?? 0) * open.length)]!;
     progress[next] = ended(stopped.has(next) ? 'cancelled' : outcomes[next]!);
   }
+}
+
+/** Until nothing new is decided: a skip can decide others. */
+function carryOutAll(schedule: Schedule, progress: RunProgress[], stopped: Set<number>): void {
+  for (let isNew = true; isNew;) {
+    const commands = decide(schedule, progress);
+    for (const command of commands) carryOut(schedule, progress, command);
+    for (const command of commands) if (command.kind === 'stop') stopped.add(command.run);
+    expectLimits(schedule, progress);
+    isNew = commands.some((command) => command.kind !== 'stop');
+  }
+}
+
+function carryOut(schedule: Schedule, progress: RunProgress[], command: ScheduleCommand): void {
+  const { run: at } = command;
+  // Only what waits is started or skipped, so nothing is started twice.
+  expect(progress[at]).toEqual(command.kind === 'stop' ? STARTED : WAITING);
+  if (command.kind === 'skip') progress[at] = ended(outcomeOf(command.cause));
+  if (command.kind !== 'start') return;
+  expect(schedule.runs[at]!.needs.every((need) => progress[need]?.kind === 'finished')).toBe(true);
+  progress[at] = STARTED;
 }
 
 function expectLimits(schedule: Schedule, progress: RunProgress[]): void {

@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { execFile } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -24,7 +25,7 @@ import {
 import { sweepOutbox } from '../adapters/outbox';
 import type { BuildToStart, Temporal } from '../adapters/temporal';
 import { LockedError, startOf, takePidLock } from '../adapters/pid-lock';
-import { migrate, openStore, type Database } from '../adapters/store/connect';
+import { isStoreAway, migrate, openStore, type Database } from '../adapters/store/connect';
 import {
   FencedError,
   findOrphans,
@@ -51,6 +52,7 @@ import {
 } from '../adapters/store/runs';
 import { workerQueue } from '../domain/names';
 import type { Cause } from '../domain/schemas/words';
+import { freePort } from './setup/free-port';
 import {
   makeBuild,
   makeProject,
@@ -496,7 +498,7 @@ describe.each(STORES)('on %s', (_name, start) => {
             expect(sorted.map((one) => one.token)).toEqual([...tokens].sort((a, b) => a - b));
           }
         }),
-        { numRuns: 25 },
+        { numRuns: 15 },
       );
     }, 120_000);
 
@@ -629,7 +631,7 @@ describe.each(STORES)('on %s', (_name, start) => {
 
   describe('at the same moment', () => {
     test('B6 progress, result, loss, cancel and a new request for a lease do not lock each other out', async () => {
-      for (const at of range(40)) {
+      for (const at of range(25)) {
         const { row, runId, holder, worker } = await heldRun();
         const lost = { cause: 'host-lost' as const, message: 'lost' };
         const all = await Promise.allSettled([
@@ -829,7 +831,8 @@ describe('the folder of the embedded database', () => {
     first = await startEmbedded(dir);
   }, 90_000);
   afterAll(async () => {
-    await Promise.all([first, second].map((one) => one?.end('SIGKILL')));
+    await first?.end('SIGKILL');
+    await second?.end('SIGKILL');
     rmSync(dir, { recursive: true, force: true });
   });
 
@@ -928,4 +931,47 @@ describe('a pid lock', () => {
     // A second holder finds the file of the first one and ends with EEXIST.
     await expect(Promise.all(fighters)).resolves.toHaveLength(4);
   }, 60_000);
+});
+
+describe('a store that goes away', () => {
+  /** Lets a client in and dies at its first query, as a server that is killed in the middle of one. */
+  async function dyingServer(): Promise<{ url: string; close(): void }> {
+    const authenticated = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0]);
+    const readyForQuery = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.once('data', () => {
+        socket.write(Buffer.concat([authenticated, readyForQuery]));
+        socket.once('data', () => socket.resetAndDestroy());
+      });
+    });
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    const { port } = server.address() as AddressInfo;
+    return { url: `postgres://somebody@127.0.0.1:${port}/any`, close: () => void server.close() };
+  }
+  const failureOf = async (url: string): Promise<unknown> => {
+    const db = openStore(url, 1);
+    const query = sql`select 1`.execute(db).catch((error: unknown) => error);
+    return query.finally(() => db.destroy());
+  };
+
+  test('O4 in the middle of a query fails the query and not the process', async () => {
+    const server = await dyingServer();
+
+    const failure = await failureOf(server.url);
+
+    // An error event that nobody listens to would end the process; here it fails the test.
+    server.close();
+    expect(isStoreAway(failure)).toBe(true);
+  });
+
+  test('O4 is told from a mistake of ours, whether nobody listens or there is no socket', async () => {
+    const nobody = `postgres://somebody@127.0.0.1:${await freePort()}/any`;
+    const noSocket = `postgres://somebody@localhost/any?host=${encodeURIComponent(join(tmpdir(), randomUUID()))}`;
+
+    expect(isStoreAway(await failureOf(nobody))).toBe(true);
+    expect(isStoreAway(await failureOf(noSocket))).toBe(true);
+    expect(isStoreAway(new Error('division by zero'))).toBe(false);
+    expect(isStoreAway(undefined)).toBe(false);
+  });
 });

@@ -24,8 +24,10 @@ export function openStore(url: string, connections = 8): Database {
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 0,
   });
-  // An idle connection that dies must not end the process; the next query opens another.
+  // A connection that dies must not end the process, idle (the pool tells) or in use (the client does, beside the query
+  // that fails); the next query opens another.
   pool.on('error', () => undefined);
+  pool.on('connect', (client) => client.on('error', () => undefined));
   return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
 }
 

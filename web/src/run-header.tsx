@@ -38,7 +38,11 @@ export function RunHeader({ run, attempt, onCancelAsked }: RunHeaderProps) {
         {run.state === 'finished' ? null : <CancelRun run={run} onAsked={onCancelAsked} />}
       </div>
       {verdict === '' ? null : <p class={`verdict tone-${toneOf(run.status)}`}>{verdict}</p>}
-      {run.waiting === null ? null : <p class="verdict">Waiting: {run.waiting}</p>}
+      {run.waiting === null ? null : (
+        <p class="waiting-reason" title={run.waiting}>
+          Waiting: {run.waiting}
+        </p>
+      )}
       {isWrong(run) && run.logBytes > 0 ? (
         <p class="commands">
           <Command text={`slipway log -f ${runAddress({ project: run.project, number: run.build }, run.name)}`} />

@@ -56,11 +56,9 @@ export function RunPage({ project, number, run: name }: RunName) {
 }
 
 /** Why an attempt, or a run without any, has no log and will get none for now; null when there is one to open. Pure. */
-export function whyNoLog(run: Pick<Run, 'state' | 'waiting'>, attempt: Attempt | null): string | null {
+export function whyNoLog(run: Pick<Run, 'state'>, attempt: Attempt | null): string | null {
   if (attempt === null) {
-    return run.state === 'finished'
-      ? 'This run never started, so it has no log.'
-      : (run.waiting ?? 'It has not started yet.');
+    return run.state === 'finished' ? 'This run never started, so it has no log.' : 'It has not started yet.';
   }
   const hasNone = attempt.state === 'finished' && attempt.startedAt === null && attempt.logBytes === 0;
   return hasNone ? 'Its container was never started, so there is no log.' : null;
