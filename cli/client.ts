@@ -83,19 +83,25 @@ export class Client {
   /** Follows a log to its end over restarts of the server: every byte once, in order. */
   async *follow(place: RunPlace): AsyncGenerator<Buffer> {
     const log = apiPath.log(place.project, place.number, place.run);
-    let at = 0;
-    for (let ended = false; !ended;) {
+    const at = { byte: 0, ended: false };
+    while (!at.ended) {
       try {
-        for await (const event of this.events(`${log}/events?offset=${at}`)) {
-          ended = event.kind === 'end';
-          if (event.kind !== 'chunk') break;
-          at = event.endByte;
-          yield event.bytes;
-        }
+        yield* this.chunks(log, at);
       } catch (error) {
         if (isFinal(error)) throw error;
       }
-      if (!ended) await sleep(RETRY_MS);
+      if (!at.ended) await sleep(RETRY_MS);
+    }
+  }
+
+  /** One connection's worth; moves `at` along. */
+  private async *chunks(log: string, at: { byte: number; ended: boolean }): AsyncGenerator<Buffer> {
+    for await (const event of this.events(`${log}/events?offset=${at.byte}`)) {
+      if (event.kind === 'end') at.ended = true;
+      else {
+        at.byte = event.endByte;
+        yield event.bytes;
+      }
     }
   }
 

@@ -31,7 +31,7 @@ const ARCHIVE =
 
 describe('artifacts on each outcome', () => {
   const ENDINGS = [
-    ['passed', `${ARCHIVE}`, 'passed'],
+    ['passed', ARCHIVE, 'passed'],
     ['failed', `${ARCHIVE}; exit 3`, 'failed'],
     ['timed-out', `${ARCHIVE}; sleep 600`, 'timed-out'],
     ['cancelled', `${ARCHIVE}; echo ready; sleep 600`, 'cancelled'],

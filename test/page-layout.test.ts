@@ -8,7 +8,11 @@ import { nextPollMs } from '../web/src/pace';
 import { parseRoute } from '../web/src/route';
 import { layoutTimeline } from '../web/src/timeline';
 
-function run(name: string, job: string, cell: Record<string, string>, changes: Partial<RunSummary> = {}): RunSummary {
+function run(
+  name: string,
+  job: string,
+  ...[cell, changes = {}]: [cell: Record<string, string>, changes?: Partial<RunSummary>]
+): RunSummary {
   return {
     name,
     job,

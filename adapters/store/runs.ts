@@ -129,16 +129,6 @@ export async function requestRunCancel(db: Database, runId: string): Promise<boo
   return result.numUpdatedRows === 1n;
 }
 
-/** Names what each run of a build waits for. Only a run that still waits is touched. */
-export async function recordWaiting(db: Database, runId: string, reason: string): Promise<void> {
-  await db
-    .updateTable('runs')
-    .set({ waiting: reason })
-    .where('id', '=', runId)
-    .where('state', 'in', ['queued', 'leasing'])
-    .execute();
-}
-
 export interface ClosedRun {
   runId: string;
   cause: Cause;

@@ -49,7 +49,6 @@ export const PlanRequest = z.strictObject({
   params: Params.default({}),
 });
 
-export const ValidateAnswer = z.strictObject({ valid: z.literal(true), triggers: z.array(z.string()) });
 export const PlanAnswer = z.strictObject({
   digest: z.string().describe('sha256:<hex> of the canonical plan'),
   plan: Plan,

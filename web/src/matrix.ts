@@ -83,12 +83,6 @@ export function keepUnchangedRuns(before: RunSummary[], after: RunSummary[]): Ru
   });
 }
 
-export interface RunFilter {
-  text: string;
-  /** A status group, or empty for all. */
-  group: string;
-}
-
 /** Every word must occur in the name, job, host, status, cause or message; case does not matter. */
 export function matchesText(run: RunSummary, text: string): boolean {
   const words = text
