@@ -1,0 +1,109 @@
+// Proves that the documents are true where a machine can tell: generated parts current, links alive, names real.
+// Reads the sources and the built settings; starts nothing but the generator.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, normalize, resolve } from 'node:path';
+import { readSettings } from '../adapters/settings';
+import { dependencies, scripts } from '../package.json';
+
+const ROOT = resolve(__dirname, '..');
+const read = (file: string): string => readFileSync(join(ROOT, file), 'utf8');
+const documents = ['.', 'docs', 'bench']
+  .flatMap((folder) => readdirSync(join(ROOT, folder)).map((name) => normalize(join(folder, name))))
+  .filter((file) => file.endsWith('.md'));
+
+/** Text without fenced blocks, whose lines are commands and drawings. */
+const prose = (file: string): string => read(file).replace(/^```[^]*?^```$/gm, '');
+
+/** The anchor that a heading gets: lower case, letters, digits, blanks as dashes. */
+const anchorOf = (heading: string): string =>
+  heading
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+    .replace(/ /g, '-');
+const anchorsIn = (file: string): string[] =>
+  [...prose(file).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => anchorOf(heading));
+
+function brokenLinks(file: string): string[] {
+  const targets = [...prose(file).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target = '']) => target);
+  return targets.filter((target) => {
+    if (/^https?:/.test(target)) return false;
+    const [path = '', anchor] = target.split('#');
+    const aim = path === '' ? file : normalize(join(dirname(file), path));
+    if (!existsSync(join(ROOT, aim))) return true;
+    return anchor !== undefined && !anchorsIn(aim).includes(anchor);
+  });
+}
+
+/** What stands in back-quotes and reads like a file or folder of ours. */
+function namedPaths(file: string): string[] {
+  const words = [...prose(file).matchAll(/`([^`\s]+)`/g)].map(([, word = '']) => word);
+  return words.filter((word) => /^(?:[a-z]+\/)+(?:[\w.-]+\.(?:ts|tsx|mjs|md|yaml|yml))?$/.test(word));
+}
+
+test('what is generated is current: npm run docs would change nothing', () => {
+  const { status, stderr } = spawnSync(process.execPath, ['scripts/docs.mjs', '--check'], {
+    cwd: ROOT,
+    encoding: 'utf8',
+    env: { ...process.env, NODE_OPTIONS: '' },
+  });
+
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+});
+
+test.each(documents)('every link of %s leads to a file that exists and a heading that is there', (file) => {
+  expect(brokenLinks(file)).toEqual([]);
+});
+
+test('a link to a file or a heading that is not there is found', () => {
+  expect(anchorsIn('ARCHITECTURE.md')).toContain('when-it-dies');
+  expect(anchorsIn('docs/promises.md').length).toBeGreaterThan(20);
+  expect(existsSync(join(ROOT, 'docs/page.png'))).toBe(true);
+});
+
+test.each(['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md', 'docs/temporal.md'])(
+  'every file and folder of ours that %s names exists',
+  (file) => {
+    // What a start makes is not in a checkout.
+    const made = new Set(['dist/', 'database/', 'blobs/', 'worker/', 'logs/', 'tools/', 'dist/web/']);
+    const missing = namedPaths(file).filter((path) => !made.has(path) && !existsSync(join(ROOT, path)));
+
+    expect(missing).toEqual([]);
+  },
+);
+
+test.each(documents)('every setting that %s names is one that is read', (file) => {
+  const known = new Set([...Object.keys(readSettings({})), 'SLIPWAY_CHROMIUM', 'SLIPWAY_POSTGRES_BIN']);
+  const table = new Set([...read('docs/settings.md').matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name));
+  const named = [...read(file).matchAll(/\bSLIPWAY_[A-Z_]*[A-Z]\b/g)].map(([name]) => name);
+
+  expect(named.filter((name) => !known.has(name) && !table.has(name))).toEqual([]);
+});
+
+test('the README names every command, and no other', () => {
+  const commands = [...read('cli/main.ts').matchAll(/\.command\('(\w+)'\)/g)].map(([, name]) => name);
+  const rows = [...read('README.md').matchAll(/^\| `slipway (\w+)/gm)].map(([, name]) => name);
+
+  expect(rows.sort()).toEqual(commands.sort());
+});
+
+test('CONTRIBUTING says of every runtime dependency what it is for, under which licence and how large', () => {
+  const rows = [...read('CONTRIBUTING.md').matchAll(/^\| `([^`]+)` +\|.+\| +(\S+) +\| +[\d.]+ [kM]B \|$/gm)];
+  const licences = Object.fromEntries(rows.map(([, name = '', licence]) => [name, licence]));
+  const installed = Object.keys(dependencies).map((name) => {
+    const { license } = JSON.parse(read(`node_modules/${name}/package.json`)) as { license: string };
+    return [name, license];
+  });
+
+  expect(licences).toEqual(Object.fromEntries(installed));
+});
+
+test('CONTRIBUTING explains every script', () => {
+  const rows = [...read('CONTRIBUTING.md').matchAll(/^\| `npm (?:run )?([\w:]+)`/gm)].map(([, name]) => name);
+
+  expect(rows.sort()).toEqual(Object.keys(scripts).sort());
+});
+
+test('ARCHITECTURE lists every cause with its outcome', () => {
+  expect(statSync(join(ROOT, 'ARCHITECTURE.md')).size).toBeGreaterThan(0);
+});

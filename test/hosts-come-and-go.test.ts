@@ -1,0 +1,125 @@
+// Proves that runs find the host they ask for, say why they wait, and move when a host or a container is lost.
+// Real Temporal, real Docker; two workers with hosts of their own.
+import { execFileSync } from 'node:child_process';
+import type { Run } from '../domain/schemas/api';
+import { House, oneRun } from './setup/house';
+import { waitFor } from './setup/wait-for';
+
+let house: House;
+beforeAll(async () => {
+  house = await House.open({
+    slots: 2,
+    without: ['worker'],
+    env: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000', SLIPWAY_REATTACH_GRACE_MS: '6000' },
+  });
+  for (const name of ['amd64-1', 'arm64-1', 'board-1']) {
+    const env = {
+      SLIPWAY_HOST: name,
+      SLIPWAY_LABELS: `${name.split('-')[0]},linux`,
+      SLIPWAY_WORKER_DIR: `${house.dir}/${name}`,
+    };
+    house.add(name, 'worker', env);
+  }
+  await house.start('amd64-1');
+  await house.start('arm64-1');
+}, 120_000);
+afterAll(async () => house?.stop(), 60_000);
+
+const tagged = (tag: string, script: string): string =>
+  oneRun(script).replace('script: work', `script: work\n        host-tag: '${tag}'`);
+
+const attemptsOf = (run: Run) => run.attempts.map(({ number, cause, host }) => ({ number, cause, host }));
+
+/** Ends well on its second attempt only: the first one waits for what happens to it. */
+const UNTIL_LOST = '#!/bin/sh\necho "on $H_WORKER"\n[ $H_WORKER = arm64-1 ] && exit 0\nwhile true; do sleep 0.1; done';
+
+test('P2 a run with a host-tag runs on the host that has it, whichever worker took the task', async () => {
+  const definition = `timeout: 5
+triggers:
+  - name: main
+    runs:
+      - name: on-{loop}
+        container: ${oneRun('true').match(/container: (.+)/)?.[1]}
+        script: work
+        loop-on: [{ param: host-tag, values: ['ARM*', 'amd64', '*-1', 'a?m64-[0-9]'] }]
+scripts:
+  work: "#!/bin/sh\\necho $H_WORKER\\n"
+`;
+  await house.project('tags', definition);
+  const { number } = await house.trigger('tags');
+  await house.finished('tags', number);
+
+  expect(await house.logOf('tags', number, 'on-ARM*')).toBe('arm64-1\n');
+  expect(await house.logOf('tags', number, 'on-amd64')).toBe('amd64-1\n');
+  expect(await house.logOf('tags', number, 'on-*-1')).toMatch(/^a(rm|md)64-1\n$/);
+  expect(await house.logOf('tags', number, 'on-a?m64-[0-9]')).toBe('arm64-1\n');
+}, 60_000);
+
+test('a run that no host matches says so, names the hosts there are, and starts when one comes that does', async () => {
+  await house.project('board', tagged('board', '#!/bin/sh\necho "on $H_WORKER"'));
+  const { number } = await house.trigger('board');
+  const waiting = await waitFor(async () => (await house.run('board', number, 'work')).waiting?.includes('matches'), {
+    what: 'the reason is shown',
+  }).then(() => house.run('board', number, 'work'));
+  await house.start('board-1');
+  const build = await house.finished('board', number);
+  await house.terminate('board-1');
+
+  expect(waiting.waiting).toBe(
+    'no host matches host-tag "board"; connected: amd64-1 (amd64, linux); arm64-1 (arm64, linux)',
+  );
+  expect(build.status).toBe('passed');
+  expect((await house.run('board', number, 'work')).host).toBe('board-1');
+}, 60_000);
+
+test('B10 a container that vanished while its worker was dead is an error of ours: the run gets a new attempt', async () => {
+  const script = '#!/bin/sh\necho begun >> /archive/x\nsleep 600';
+  await house.project('vanished', tagged('amd64', script));
+  const { number } = await house.trigger('vanished');
+  const first = await house.runIn('running', 'vanished', number, 'work');
+  // While nobody watches: a worker that comes back must not start the script again within the same attempt.
+  await house.kill9('amd64-1');
+  execFileSync('docker', ['rm', '-f', first.attempts[0]?.containerId ?? '']);
+  await house.start('amd64-1');
+  const second = await waitFor(
+    async () => {
+      const run = await house.run('vanished', number, 'work');
+      return run.attempt === 2 && run.state === 'running' && run;
+    },
+    { what: 'a second attempt runs', timeoutMs: 30_000 },
+  );
+  await house.call('POST', `/v1/projects/vanished/builds/${number}/cancel`);
+  await house.finished('vanished', number);
+
+  expect(second.attempts[0]).toMatchObject({
+    outcome: 'errored',
+    cause: 'container-lost',
+    message: 'its container is gone from the engine',
+  });
+  expect(second.attempts[1]?.containerId).not.toBe(first.attempts[0]?.containerId);
+}, 90_000);
+
+test('B6 worker and container are gone for good: attempt 1 is host-lost, attempt 2 passes on another host', async () => {
+  await house.project('lost', tagged('*64', UNTIL_LOST));
+  // The slots of the other host are taken until the first attempt runs, so that it runs on the host that will be lost.
+  await house.project('taken', tagged('arm64', '#!/bin/sh\nwhile true; do sleep 0.1; done'));
+  for (const at of [1, 2]) {
+    await house.trigger('taken');
+    await house.runIn('running', 'taken', at, 'work');
+  }
+  const { number } = await house.trigger('lost');
+  const first = await house.runIn('running', 'lost', number, 'work');
+  for (const at of [1, 2]) await house.call('POST', `/v1/projects/taken/builds/${at}/cancel`);
+
+  await house.kill9('amd64-1');
+  execFileSync('docker', ['rm', '-f', first.attempts[0]?.containerId ?? '']);
+  const build = await house.finished('lost', number, 90_000);
+  const run = await house.run('lost', number, 'work');
+
+  expect(build.status).toBe('passed');
+  expect(attemptsOf(run)).toEqual([
+    { number: 1, cause: 'host-lost', host: 'amd64-1' },
+    { number: 2, cause: 'ok', host: 'arm64-1' },
+  ]);
+  expect(await house.logOf('lost', number, 'work')).toBe('on arm64-1\n');
+}, 180_000);
