@@ -246,8 +246,20 @@ async function collect(ports: SupervisePorts, at: Named): Promise<void> {
   for await (const file of ports.engine.archivedFiles(at.name)) {
     if (!told) await ports.api.progress({ state: 'collecting' }, at.detach);
     told = true;
-    await ports.api.putArtifact(file, at.detach);
+    await ports.api.putArtifact(file, at.detach).catch((error: unknown) => {
+      throw asArtifactError(error, file.path, at);
+    });
   }
+}
+
+/** The run did its work, but a file it left could not be read or was refused. */
+class ArtifactError extends Error {
+  override readonly name = 'ArtifactError';
+}
+
+function asArtifactError(error: unknown, path: string, at: Orders): unknown {
+  const isOthers = at.detach.aborted || isFenced(error) || (error as WorkerApiError).reason === 'disk-full';
+  return isOthers ? error : new ArtifactError(`artifact ${path} could not be stored: ${(error as Error).message}`);
 }
 
 interface Ended {
@@ -304,6 +316,7 @@ function judgeError(error: unknown, at: Orders): Verdict {
   letGoIf(at.detach);
   const { name, message } = error as Error;
   const verdict = (cause: Cause): Verdict => ({ cause, message: message.slice(0, 2_000), exitCode: null });
+  if (name === 'ArtifactError') return verdict('artifact-upload');
   if (name === 'EngineError') return verdict(ENGINE_CAUSE[(error as EngineError).reason]);
   if (name !== 'WorkerApiError' || isFenced(error)) throw error;
   return verdict((error as WorkerApiError).reason === 'disk-full' ? 'disk-full' : 'internal');

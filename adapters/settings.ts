@@ -32,7 +32,10 @@ const Settings = z.object({
     .min(1)
     .max(1000)
     .default(Math.min(Math.max(cpus().length * 2, 2), 16)),
-  SLIPWAY_WORKER_DIR: z.string().optional().describe('worker: folder of its id and of the runs; default: data folder'),
+  SLIPWAY_WORKER_DIR: z
+    .string()
+    .optional()
+    .describe('worker: folder of its id and of the runs; default: worker/ in the data folder'),
   SLIPWAY_STOP_GRACE_MS: ms.default(10_000).describe('ms between TERM and KILL when a run is cancelled or times out'),
   SLIPWAY_HEARTBEAT_TIMEOUT_MS: ms.default(12_000).describe('ms of silence after which a worker counts as gone'),
   SLIPWAY_REATTACH_GRACE_MS: ms.default(15_000).describe('ms a worker has to come back before its host counts as lost'),

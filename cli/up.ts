@@ -2,6 +2,7 @@
 // Called by main.ts; `npm start` is this with the example. All state lies in the data folder.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { basename, join, relative, resolve } from 'node:path';
 import { connectDocker, ensureDockerEngine } from '../adapters/docker-setup';
 import { readSettings, type Settings } from '../adapters/settings';
@@ -11,7 +12,7 @@ import { devServerArgs, isTemporalReady } from '../adapters/temporal-dev-server'
 import { stopOnSignal, Supervisor, type ChildSpec } from '../workers/supervisor';
 import { Client } from './client';
 import { run } from './commands';
-import type { Output } from './context';
+import { CommandError, type Output } from './context';
 import { paint } from './print';
 
 const ROOT = resolve(__dirname, '..', '..');
@@ -83,12 +84,29 @@ async function startTemporal(
 ): Promise<void> {
   const program = await findTemporalCli({ toolsDir: join(settings.dataDir, 'tools'), announce });
   const { SLIPWAY_TEMPORAL_PORT: port, SLIPWAY_TEMPORAL_UI_PORT: uiPort } = settings;
+  await requireFree(
+    port,
+    'SLIPWAY_TEMPORAL_PORT',
+    `; to use the Temporal server there, set TEMPORAL_ADDRESS=127.0.0.1:${port}`,
+  );
+  await requireFree(uiPort, 'SLIPWAY_TEMPORAL_UI_PORT');
   await start({
     name: 'temporal',
     command: program,
     args: devServerArgs({ dbFile: join(settings.dataDir, 'temporal.db'), port, uiPort }),
     readyWhen: () => isTemporalReady(`127.0.0.1:${port}`),
     logFile: join(settings.dataDir, 'logs', 'temporal.log'),
+  });
+}
+
+/** A stranger on our port would answer in our server's name. @throws CommandError */
+async function requireFree(port: number, setting: string, more = ''): Promise<void> {
+  const server = createServer();
+  await new Promise<void>((done, fail) => {
+    server.once('error', () =>
+      fail(new CommandError(`port ${port} is taken by another program; stop it, or set ${setting}${more}`)),
+    );
+    server.listen(port, '127.0.0.1', () => server.close(() => done()));
   });
 }
 

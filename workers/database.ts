@@ -1,4 +1,4 @@
-// Owns the embedded database: PGlite in a worker thread of this process, behind a Unix socket that speaks PostgreSQL.
+// Owns the embedded database: PGlite in this process, behind a Unix socket that speaks PostgreSQL.
 // Started by `slipway up` when no DATABASE_URL is given; every user of the store is a plain `pg` pool.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
