@@ -82,12 +82,25 @@ class HeldBytes {
     while (this.size === 0 && !this.ended) await this.change();
     if (this.size === 0) return undefined;
     await this.pause();
-    const all = this.parts.length === 1 ? (this.parts[0] as Buffer) : Buffer.concat(this.parts);
-    const batch = all.subarray(0, BATCH_BYTES);
-    this.parts = batch.length < all.length ? [all.subarray(BATCH_BYTES)] : [];
-    this.size -= batch.length;
+    const batch = this.cutBatch();
     this.lastTakenAt = Date.now();
     this.changed();
+    return batch;
+  }
+
+  /** Joins only what one batch takes: what stays held is not copied. */
+  private cutBatch(): Buffer {
+    const taken: Buffer[] = [];
+    let room = BATCH_BYTES;
+    for (let part = this.parts[0]; part !== undefined && room > 0; part = this.parts[0]) {
+      const piece = part.subarray(0, room);
+      taken.push(piece);
+      room -= piece.length;
+      this.parts.shift();
+      if (piece.length < part.length) this.parts.unshift(part.subarray(piece.length));
+    }
+    const batch = taken.length === 1 && taken[0] ? taken[0] : Buffer.concat(taken);
+    this.size -= batch.length;
     return batch;
   }
 

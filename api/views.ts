@@ -62,8 +62,10 @@ function viewCounts(counts: Record<string, number>): api.RunCounts {
 export interface RunPlace {
   project: string;
   build: number;
-  /** The host names of clusters that have a worker now: a run of another waits for one. */
+  /** Clusters that have a worker now: a run of another waits for one. */
   livingClusters: ReadonlySet<string>;
+  /** Names of the runs of the build that are not finished. */
+  unfinished: ReadonlySet<string>;
 }
 
 export function viewRun(row: RunRow, place: RunPlace, links: Links): api.RunSummary {
@@ -100,9 +102,16 @@ function waitingOf(row: RunRow, place: RunPlace): string | null {
     return `no worker of cluster ${row.cluster} is connected; start one with: slipway worker --cluster ${row.cluster}`;
   }
   if (row.waiting !== null) return row.waiting;
-  if (row.spec.needs.length > 0)
-    return `it needs ${row.spec.needs.join(', ')} first, or a free slot in cluster ${row.cluster}`;
-  return `all slots of cluster ${row.cluster} are taken by earlier runs`;
+  const open = row.spec.needs.filter((need) => place.unfinished.has(need));
+  if (open.length > 0) return `it needs ${nameSome(open)} first`;
+  return `it waits for its turn in cluster ${row.cluster}: for a free slot there, or for other cells of its job`;
+}
+
+const NAMED = 3;
+
+function nameSome(names: readonly string[]): string {
+  const some = names.slice(0, NAMED).join(', ');
+  return names.length > NAMED ? `${some} and ${names.length - NAMED} more` : some;
 }
 
 export function viewAttempt(row: AttemptRow): api.Attempt {

@@ -18,7 +18,7 @@ const PARTS = [
   {
     name: 'program',
     entry: 'domain',
-    sources: [...CODE, 'package.json', 'tsconfig.json', 'tsconfig.build.json'],
+    sources: [...CODE, 'test/setup', 'package.json', 'tsconfig.json', 'tsconfig.build.json'],
     output: DIST,
     make: compile,
   },

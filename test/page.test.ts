@@ -333,6 +333,9 @@ test('U1 a build of 1,000 runs is shown with all its cells, filtered, and scroll
   const all = await page.locator('.cell').count();
   await page.setViewportSize({ width: 360, height: 740 });
   const width = await page.evaluate('document.documentElement.scrollWidth');
+  const lastOfRow = page.getByRole('link', { name: /board-01-config-27:/ });
+  await lastOfRow.scrollIntoViewIfNeeded(SHOWN);
+  const right = await lastOfRow.boundingBox().then((box) => box && box.x + box.width);
 
   await page.getByRole('searchbox').fill('board-07 config-2');
   await page.locator('.cell').nth(8).waitFor(GONE);
@@ -342,6 +345,7 @@ test('U1 a build of 1,000 runs is shown with all its cells, filtered, and scroll
   await page.locator('.cell').nth(1).waitFor(GONE);
 
   expect({ all, ofBoard, width }).toEqual({ all: 1000, ofBoard: 8, width: 360 });
+  expect(right).toBeLessThanOrEqual(360);
   expect(await page.locator('.cell').getAttribute('aria-label')).toBe('first: failed');
   expect(new URL(page.url()).search).toBe('?status=failed');
 }, 240_000);

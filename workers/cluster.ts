@@ -30,6 +30,7 @@ async function work(log: Logger): Promise<Running> {
   const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
   const id = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
   const ports: JobPorts = {
+    // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
     engine: new DockerEngine(new Dockerode(), join(dir, 'runs')),
     api: new WorkerApi((settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, ''), token),
     worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },

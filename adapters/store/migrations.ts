@@ -54,7 +54,7 @@ export const MIGRATIONS: Record<string, Migration> = {
       build_id uuid not null references builds (id),
       position integer not null,
       name text not null,
-      spec jsonb not null,
+      spec json not null,
       cluster text not null,
       state text not null default 'queued',
       outcome text,

@@ -95,6 +95,19 @@ export async function readRun(
     .executeTakeFirst();
 }
 
+/** Names of the runs of the same build that are not finished. */
+export async function listUnfinished(db: Database, runId: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom('runs')
+    .select('name')
+    .where('build_id', '=', (query) =>
+      query.selectFrom('runs as one').select('one.build_id').where('one.id', '=', runId),
+    )
+    .where('state', '<>', 'finished')
+    .execute();
+  return rows.map((row) => row.name);
+}
+
 export async function listAttempts(db: Database, runId: string): Promise<AttemptRow[]> {
   return db.selectFrom('attempts').selectAll().where('run_id', '=', runId).orderBy('number').execute();
 }

@@ -8,6 +8,7 @@ import {
   listArtifacts,
   listAttempts,
   listRuns,
+  listUnfinished,
   readRun,
   requestRunCancel,
   type RunRow,
@@ -117,19 +118,26 @@ async function livingClusters(context: ApiContext): Promise<Set<string>> {
 
 async function answerBuild(context: ApiContext, row: BuildRow): Promise<shapes.Build> {
   const [runs, clusters] = await Promise.all([listRuns(context.db, row.id), livingClusters(context)]);
-  const place = { project: row.project, build: row.number, livingClusters: clusters };
+  const unfinished = new Set(runs.filter((run) => run.state !== 'finished').map((run) => run.name));
+  const place = { project: row.project, build: row.number, livingClusters: clusters, unfinished };
   return { ...viewBuild(row, context.links), runs: runs.map((run) => viewRun(run, place, context.links)) };
 }
 
 async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run> {
   const row = await requireRun(context, path);
-  const [attempts, artifacts, clusters, build] = await Promise.all([
+  const [attempts, artifacts, clusters, unfinished, build] = await Promise.all([
     listAttempts(context.db, row.id),
     listArtifacts(context.db, row.id, row.attempt),
     livingClusters(context),
+    listUnfinished(context.db, row.id),
     requireBuild(context, path),
   ]);
-  const place = { project: build.project, build: build.number, livingClusters: clusters };
+  const place = {
+    project: build.project,
+    build: build.number,
+    livingClusters: clusters,
+    unfinished: new Set(unfinished),
+  };
   const artifactPlace = { ...place, run: row.name, attempt: row.attempt };
   return {
     ...viewRun(row, place, context.links),

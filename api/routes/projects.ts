@@ -13,6 +13,7 @@ import {
 import { makePlan } from '../../domain/plan';
 import type { ProjectFile } from '../../domain/schemas/project-file';
 import * as shapes from '../../domain/schemas/api';
+import type { Problem } from '../../domain/schemas/words';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
 import { viewProject } from '../views';
@@ -65,16 +66,29 @@ export function projectRoutes(context: ApiContext): Router {
   return router;
 }
 
+/** Files that were read lately, by their text: a trigger reads the same one again and again. Oldest first. */
+const readFiles = new Map<string, ProjectFile>();
+const READ_FILES = 50;
+
 /** @throws Refusal 422 with every problem of the file */
 export function checkDefinition(definition: string): ProjectFile {
+  const known = readFiles.get(definition);
+  if (known) return known;
   const read = readProjectFile(definition);
-  if (read.kind === 'valid') return read.file;
-  const count = read.problems.length;
-  throw new Refusal(
+  if (read.kind === 'invalid') throw invalid(read.problems);
+  readFiles.set(definition, read.file);
+  const [oldest] = readFiles.keys();
+  if (readFiles.size > READ_FILES && oldest !== undefined) readFiles.delete(oldest);
+  return read.file;
+}
+
+function invalid(problems: Problem[]): Refusal {
+  const count = problems.length;
+  return new Refusal(
     422,
     'invalid-definition',
     `the project file has ${count} problem${count === 1 ? '' : 's'}; nothing was stored`,
-  ).with(read.problems);
+  ).with(problems);
 }
 
 /** @throws Refusal 422 */

@@ -55,12 +55,17 @@ async function trigger(context: ApiContext, name: string, request: Request) {
     case 'created': {
       const { number } = created;
       // The answer does not wait for Temporal: the row is committed, and the sweep delivers what this misses.
-      dispatchBuild(context, { ...build, number, trigger: plan.trigger }).catch((error: unknown) => {
-        context.log.warn({ project: name, build: number, error: String(error) }, 'left to the sweep');
-      });
+      setImmediate(dispatch, context, { ...build, number, trigger: plan.trigger });
       return { status: 201, build: firstView(context, build, created) };
     }
   }
+}
+
+function dispatch(context: ApiContext, build: Parameters<typeof dispatchBuild>[1]): void {
+  dispatchBuild(context, build).catch((error: unknown) => {
+    const { project, number } = build;
+    context.log.warn({ project, build: number, error: String(error) }, 'left to the sweep');
+  });
 }
 
 /** What reading it back would give, without asking the store again. */
