@@ -160,6 +160,17 @@ describe.each(STORES)('on %s', (_name, start) => {
       expect(orphans.rows).toEqual([]);
     });
 
+    test('P3 a plan is read back with the axes of each cell in the order of the file', async () => {
+      const cell = { region: 'north', size: 'small', a: 'rows' };
+      const project = await makeProject(db);
+      const build = newBuild(project, { runs: [plannedRun('load', { cell })] });
+      await createBuild(db, build);
+
+      const [run] = await listRuns(db, build.id);
+
+      expect(Object.keys(run?.spec.cell ?? {})).toEqual(['region', 'size', 'a']);
+    });
+
     test('B3 every project counts by itself', async () => {
       const [one, other] = [await makeProject(db), await makeProject(db)];
       await createBuild(db, newBuild(one));

@@ -87,7 +87,7 @@ function insertBuild(db: Database, build: NewBuild) {
     ), planned as (
       insert into runs (id, build_id, position, name, spec, cluster)
       select r.id, built.id, r.position, r.name, r.spec, ${build.cluster}
-      from built, jsonb_to_recordset(${JSON.stringify(runs)}::jsonb) as r (id uuid, position int, name text, spec json)
+      from built, json_to_recordset(${JSON.stringify(runs)}::json) as r (id uuid, position int, name text, spec json)
     )
     select number, created_at from built`.execute(db);
 }
