@@ -70,7 +70,7 @@ const range = (count: number): number[] => Array.from({ length: count }, (_, at)
 const chunk = (startByte: number, sizeBytes: number) => ({ startByte, sizeBytes, blob: `blob-${randomUUID()}` });
 const ok = { cause: 'ok' as const, message: '', exitCode: 0, final: true };
 
-describe.each(STORES)('on %s', (_name, start) => {
+describe.each(STORES)('on %s', (name, start) => {
   let store: TestStore;
   /** As three processes of ours have: a pool each. */
   let pools: Database[];
@@ -641,6 +641,39 @@ describe.each(STORES)('on %s', (_name, start) => {
   });
 
   describe('at the same moment', () => {
+    test.each(['closeRuns', 'closeAttempt'] as const)(
+      'H4 %s that waits for a grant under way sees its lease and expires it',
+      async (close) => {
+        const { runId, cluster, holder, worker } = await heldRun();
+        const host = `${cluster}/host`;
+        // The slot was given back without a result, so the same attempt may be granted once more.
+        await releaseLease(db, holder);
+        const end = { runId, cause: 'host-lost' as const, message: 'lost' };
+        let closing: Promise<void> | undefined;
+        await pool(1)
+          .transaction()
+          .execute(async (tx) => {
+            await tx.selectFrom('runs').select('id').where('id', '=', runId).forUpdate().execute();
+            closing = close === 'closeRuns' ? closeRuns(db, [end]) : closeAttempt(db, { ...end, number: 1 });
+            // The embedded database has one session: there the close waits for this whole transaction.
+            const isBlocked = async () =>
+              (await sql`select 1 from pg_locks where not granted`.execute(tx)).rows.length > 0;
+            if (name === 'PostgreSQL') await waitFor(isBlocked, { what: 'the close waits for the run' });
+            await tx
+              .insertInto('leases')
+              .values({ run_id: runId, attempt: 1, host, slot: 1, state: 'granted' })
+              .execute();
+          });
+        await closing;
+
+        const { rows } = await sql<{
+          state: string;
+        }>`select state from leases where run_id = ${runId}::uuid order by token`.execute(db);
+        expect(rows.map((lease) => lease.state)).toEqual(['released', 'expired']);
+        expect(await ask(runId, worker)).toMatchObject({ kind: 'ended' });
+      },
+    );
+
     test('B6 progress, result, loss, cancel and a new request for a lease do not lock each other out', async () => {
       for (const at of range(25)) {
         const { row, runId, holder, worker } = await heldRun();

@@ -2,11 +2,12 @@
 // Called by the API and by the orchestrator's activities; leases.ts moves them while a worker holds them.
 // Whatever changes a run and its attempts, leases or build locks the run first, several runs by id: else PostgreSQL finds
 // deadlocks (11 of 150 closes that met a result).
-import { sql } from 'kysely';
+import { sql, type Transaction } from 'kysely';
 import { outcomeOf } from '../../domain/verdict';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
+import type { Tables } from './tables';
 
 export interface RunRow {
   id: string;
@@ -153,26 +154,34 @@ export interface ClosedRun {
  * and its lease expires, which fences the worker that held it. Idempotent: a finished run keeps its outcome.
  */
 export async function closeRuns(db: Database, closed: readonly ClosedRun[]): Promise<void> {
+  if (closed.length === 0) return;
   const rows = JSON.stringify(closed.map((run) => ({ ...run, outcome: outcomeOf(run.cause) })));
-  await sql`
-    with closing as (
-      select * from jsonb_to_recordset(${rows}::jsonb) as c ("runId" uuid, cause text, outcome text, message text)
-    ), locked as (
-      select id from runs where id in (select "runId" from closing) order by id for update
-    ), fenced as (
-      update leases set state = 'expired', ended_at = now() from closing
-      where leases.run_id = closing."runId" and leases.state in ('granted', 'active', 'releasing')
-        and (select count(*) from locked) > 0
-    ), ended as (
-      update attempts set state = 'finished', outcome = closing.outcome, cause = closing.cause,
-        message = closing.message, finished_at = now(), log_complete = true
-      from closing where attempts.run_id = closing."runId" and attempts.state <> 'finished'
-        and (select count(*) from locked) > 0
-    )
-    update runs set state = 'finished', outcome = closing.outcome, cause = closing.cause, message = closing.message,
-      waiting = null, finished_at = now()
-    from closing where runs.id = closing."runId" and runs.state <> 'finished'
-      and (select count(*) from locked) > 0`.execute(db);
+  await db.transaction().execute(async (tx) => {
+    const ids = closed.map((run) => run.runId);
+    await lockRuns(tx, ids);
+    await sql`
+      with closing as (
+        select * from jsonb_to_recordset(${rows}::jsonb) as c ("runId" uuid, cause text, outcome text, message text)
+      ), fenced as (
+        update leases set state = 'expired', ended_at = now() from closing
+        where leases.run_id = closing."runId" and leases.state in ('granted', 'active', 'releasing')
+      ), ended as (
+        update attempts set state = 'finished', outcome = closing.outcome, cause = closing.cause,
+          message = closing.message, finished_at = now(), log_complete = true
+        from closing where attempts.run_id = closing."runId" and attempts.state <> 'finished'
+      )
+      update runs set state = 'finished', outcome = closing.outcome, cause = closing.cause, message = closing.message,
+        waiting = null, finished_at = now()
+      from closing where runs.id = closing."runId" and runs.state <> 'finished'`.execute(tx);
+  });
+}
+
+/**
+ * A statement of its own: what comes after it in the transaction sees every lease that was granted until the lock was
+ * had. In one statement with the lock, a grant that committed meanwhile would stay unseen and its slot taken for ever.
+ */
+async function lockRuns(tx: Transaction<Tables>, ids: readonly string[]): Promise<void> {
+  await tx.selectFrom('runs').select('id').where('id', 'in', ids).orderBy('id').forUpdate().execute();
 }
 
 /** Ends one attempt for good and fences its worker, but leaves the run open for the next attempt. */
@@ -180,21 +189,21 @@ export async function closeAttempt(
   db: Database,
   attempt: { runId: string; number: number; cause: Cause; message: string },
 ): Promise<void> {
-  await sql`
-    with locked as (
-      select 1 from runs where id = ${attempt.runId}::uuid for update
-    ), fenced as (
-      update leases set state = 'expired', ended_at = now()
-      where run_id = ${attempt.runId}::uuid and attempt = ${attempt.number} and state in ('granted', 'active', 'releasing')
-        and exists (select 1 from locked)
-    ), ended as (
-      update attempts set state = 'finished', outcome = ${outcomeOf(attempt.cause)}, cause = ${attempt.cause},
-        message = ${attempt.message}, finished_at = now(), log_complete = true
-      where run_id = ${attempt.runId}::uuid and number = ${attempt.number} and state <> 'finished'
-        and exists (select 1 from locked)
-    )
-    update runs set state = 'queued', waiting = ${`attempt ${attempt.number}: ${attempt.message}; another attempt is under way`}
-    where id = ${attempt.runId}::uuid and state <> 'finished' and exists (select 1 from locked)`.execute(db);
+  const waiting = `attempt ${attempt.number}: ${attempt.message}; another attempt is under way`;
+  await db.transaction().execute(async (tx) => {
+    await lockRuns(tx, [attempt.runId]);
+    await sql`
+      with fenced as (
+        update leases set state = 'expired', ended_at = now() where run_id = ${attempt.runId}::uuid
+          and attempt = ${attempt.number} and state in ('granted', 'active', 'releasing')
+      ), ended as (
+        update attempts set state = 'finished', outcome = ${outcomeOf(attempt.cause)}, cause = ${attempt.cause},
+          message = ${attempt.message}, finished_at = now(), log_complete = true
+        where run_id = ${attempt.runId}::uuid and number = ${attempt.number} and state <> 'finished'
+      )
+      update runs set state = 'queued', waiting = ${waiting}
+      where id = ${attempt.runId}::uuid and state <> 'finished'`.execute(tx);
+  });
 }
 
 /** Where the live lease of an attempt is, and how the attempt ended if it has. */
