@@ -3,9 +3,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Largest append, bytes. */
-const BATCH_BYTES = 1024 * 1024;
+const BATCH_BYTES = 2 * 1024 * 1024;
 /** Reading pauses above this, bytes: the rest waits in the engine's log. */
-const HELD_BYTES = 4 * BATCH_BYTES;
+const HELD_BYTES = 2 * BATCH_BYTES;
 /** Shortest time between two small appends, ms; large ones go at once. */
 const PAUSE_MS = 200;
 const LARGE_BYTES = 256 * 1024;

@@ -159,7 +159,7 @@ test('R2 while the destination stands still, no more is read than is held at mos
   expect(mostHeld).toBeLessThanOrEqual(HELD_BYTES + pieceBytes);
 });
 
-test('R2 no append is larger than 1 MiB, and a piece that is larger is cut', async () => {
+test('R2 no append is larger than 2 MiB, and a piece that is larger is cut', async () => {
   const sizes: number[] = [];
   const append = async (startByte: number, bytes: Buffer): Promise<number> => {
     sizes.push(bytes.length);
@@ -168,5 +168,5 @@ test('R2 no append is larger than 1 MiB, and a piece that is larger is cut', asy
 
   await shipLog({ source: sourceOf([Buffer.alloc(2_500_000)]), append }, 0);
 
-  expect(sizes).toEqual([1024 * 1024, 1024 * 1024, 2_500_000 - 2 * 1024 * 1024]);
+  expect(sizes).toEqual([2 * 1024 * 1024, 2_500_000 - 2 * 1024 * 1024]);
 });
