@@ -166,7 +166,7 @@ async function checkPorts({ settings, env }: DoctorOptions): Promise<Check[]> {
 }
 
 /** @returns the system's word for why not, or undefined when it can be done */
-function tryToListen(host: string, port: number): Promise<string | undefined> {
+export function tryToListen(host: string, port: number): Promise<string | undefined> {
   return new Promise((done) => {
     const server = createServer();
     server.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));

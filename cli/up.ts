@@ -2,7 +2,6 @@
 // Called by main.ts; `npm start` is this with the example. All state lies in the data folder.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { basename, join, relative, resolve } from 'node:path';
 import { connectDocker, ensureDockerEngine } from '../adapters/docker-setup';
 import { readSettings, type Settings } from '../adapters/settings';
@@ -13,6 +12,7 @@ import { stopOnSignal, Supervisor, type ChildSpec } from '../workers/supervisor'
 import { Client } from './client';
 import { run } from './commands';
 import { CommandError, type Output } from './context';
+import { tryToListen } from './doctor';
 import { paint } from './print';
 
 const ROOT = resolve(__dirname, '..', '..');
@@ -101,13 +101,9 @@ async function startTemporal(
 
 /** A stranger on our port would answer in our server's name. @throws CommandError */
 async function requireFree(port: number, setting: string, more = ''): Promise<void> {
-  const server = createServer();
-  await new Promise<void>((done, fail) => {
-    server.once('error', () =>
-      fail(new CommandError(`port ${port} is taken by another program; stop it, or set ${setting}${more}`)),
-    );
-    server.listen(port, '127.0.0.1', () => server.close(() => done()));
-  });
+  const refused = await tryToListen('127.0.0.1', port);
+  if (refused === undefined) return;
+  throw new CommandError(`port ${port} is taken by another program; stop it, or set ${setting}${more}`);
 }
 
 function childEnv(settings: Settings): NodeJS.ProcessEnv {
