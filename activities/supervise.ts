@@ -113,6 +113,7 @@ async function startOnce(
   if (containerId === 'cancelled' || at.cancel.aborted) return 'cancelled';
   // Said before the start: whoever comes after a crash here may adopt a container, but never make another.
   await api.progress({ state: 'preparing', starting: true, containerId }, at.detach);
+  letGoIf(at.detach);
   if (at.cancel.aborted) return 'cancelled';
   await engine.start(at.name);
   return (await engine.find(at.name)) ?? 'lost';

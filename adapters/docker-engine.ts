@@ -121,6 +121,9 @@ export class DockerEngine implements Engine {
   }
 
   async start(name: string): Promise<void> {
+    // The engine would run an ended container once more; the script of an attempt is started once.
+    const found = await this.find(name);
+    if (found && found.state !== 'created') return;
     try {
       await this.docker.getContainer(name).start();
     } catch (error) {

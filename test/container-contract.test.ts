@@ -1,6 +1,10 @@
 // Proves what a run's container is, by asking the engine: image, user, capabilities, limits, mounts, environment.
 // Real Temporal, real Docker.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import Dockerode from 'dockerode';
+import { DockerEngine } from '../adapters/docker-engine';
 import { House, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
@@ -46,6 +50,28 @@ async function end(project: string, number: number): Promise<string> {
   await house.finished(project, number);
   return house.logOf(project, number, 'work');
 }
+
+test('B4 a container that has ended is not run once more when it is started again', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'slipway-once-'));
+  const engine = new DockerEngine(new Dockerode(), dir);
+  const name = `slipway-once-${process.pid}`;
+  const { signal } = new AbortController();
+  try {
+    const runDir = await engine.makeRunDir(name, '#!/bin/sh\necho started >> /archive/starts\n');
+    const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
+    await engine.create({ ...none, name, image: TEST_IMAGE, runDir });
+    await engine.start(name);
+    await engine.wait(name, signal);
+
+    await engine.start(name);
+    await engine.wait(name, signal);
+
+    expect(readFileSync(join(runDir, 'archive', 'starts'), 'utf8')).toBe('started\n');
+  } finally {
+    await engine.remove(name);
+    rmSync(dir, { recursive: true });
+  }
+});
 
 test('R1 what the file says of user, entrypoint, capabilities, privileges and limits is what the engine made', async () => {
   const { number, inspected } = await begin(
