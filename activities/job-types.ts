@@ -19,6 +19,8 @@ export type JobResult =
   | { kind: 'elsewhere'; queue: string }
   /** No slot now: ask again later. */
   | { kind: 'waiting'; reason: string }
+  /** Another supervisor or another attempt took over: ask the store how things stand. */
+  | { kind: 'fenced' }
   /** The worker is going away and the container lives on: adopt it from this queue. */
   | { kind: 'detached'; queue: string };
 

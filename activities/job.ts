@@ -6,7 +6,8 @@ import { containerName, workerQueue } from '../domain/names';
 import type { Engine } from '../adapters/engine';
 import type { WorkerApi } from '../adapters/worker-api';
 import type { JobActivities, JobInput, JobResult } from './job-types';
-import { supervise, type SupervisePorts, type Verdict } from './supervise';
+import type { AttemptKey } from '../domain/schemas/worker-api';
+import { supervise, type SupervisePorts } from './supervise';
 
 export interface JobPorts {
   engine: Engine;
@@ -15,6 +16,7 @@ export interface JobPorts {
   /** Containers that a supervisor of this process holds now: the sweep leaves them alone. */
   held: Map<string, AbortController>;
   heartbeatMs: number;
+  log: { warn(facts: object, message: string): void };
 }
 
 /** Both do the same: what is there is adopted, what is not is started unless it may have been started before. */
@@ -68,23 +70,31 @@ async function leaseAndSupervise(ports: JobPorts, input: JobInput, orders: Order
     case 'cancelled':
       return { kind: 'finished', cause: 'cancel-requested', message: 'cancelled before it began', recorded: false };
     case 'ended':
-      return { kind: 'finished', cause: reply.cause, message: '', recorded: true };
+      return { kind: 'finished', cause: reply.cause, message: '', recorded: false };
     case 'clean':
       await ports.engine.remove(containerName(runId, attempt));
       await ports.api.attempt({ runId, attempt, token: reply.token }).release();
-      return { kind: 'finished', cause: reply.cause, message: '', recorded: true };
+      return { kind: 'finished', cause: reply.cause, message: '', recorded: false };
     case 'granted': {
       const holder = { runId, attempt, token: reply.token };
       const verdict = await holding(ports, { name: containerName(runId, attempt), me: orders.abortDetach }, () =>
         supervise({ ...ports, api: ports.api.attempt(holder) }, reply, { ...holder, ...orders }),
       );
-      return verdict ? finished(verdict) : { kind: 'finished', cause: 'host-lost', message: 'fenced', recorded: true };
+      if (verdict) return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
+      await removeIfOrphan(ports, { runId, attempt });
+      return { kind: 'fenced' };
     }
   }
 }
 
-function finished(verdict: Verdict): JobResult {
-  return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
+/** Told that its token is old, a supervisor may not touch the container any more, unless nobody needs it. */
+async function removeIfOrphan(ports: JobPorts, attempt: AttemptKey): Promise<void> {
+  const { id, cluster } = ports.worker;
+  const name = containerName(attempt.runId, attempt.attempt);
+  ports.log.warn({ ...attempt, cluster }, 'refused by the server as no longer the holder of this attempt; letting go');
+  // A server that does not answer now: the sweep asks again.
+  const orphans = await ports.api.orphans({ worker: id, found: [attempt] }).catch(() => []);
+  if (orphans.length > 0 && !ports.held.has(name)) await ports.engine.remove(name);
 }
 
 /** One supervisor a container in this process: a newer one makes the older let go. */

@@ -8,6 +8,8 @@ export interface RecordActivities {
   closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<{ cause: Cause }>;
   /** Where an attempt is being worked on; undefined when nobody got it yet. */
   locateAttempt(attempt: { runId: string; number: number }): Promise<{ queue?: string; endedAs?: Cause }>;
+  /** Says that the build ran out of time, before its runs are told to stop. Idempotent. */
+  expireBuild(build: { buildId: string }): Promise<void>;
   /** Judges the build from its runs. Idempotent. */
   finishBuild(build: { buildId: string }): Promise<{ outcome: Outcome; cause: Cause }>;
 }

@@ -6,12 +6,14 @@
 //                  └─ running or exited (adopted) ──────────────┴─ follow ─ exit ─ collect ─ result ─ remove ─ release
 //
 // Called by job.ts inside a Temporal activity; may be killed at any point and run again.
+import { DEFAULT_LIMITS } from '../domain/build-input';
 import { containerName } from '../domain/names';
 import type { Cause } from '../domain/schemas/words';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, Engine, EngineError, EngineErrorReason, FoundContainer } from '../adapters/engine';
 import type { AttemptApi, WorkerApiError } from '../adapters/worker-api';
 import { shipLog } from './log-shipper';
+import { longTimer, watchLimits, type Stopped } from './limits';
 
 export interface SupervisePorts {
   engine: Engine;
@@ -40,7 +42,8 @@ export class DetachedError extends Error {
 
 /**
  * Carries one attempt to its end, from wherever it is.
- * @returns the verdict, recorded and cleaned up, or undefined when the lease was fenced: then another took over
+ * @returns the verdict, recorded and cleaned up, or undefined when the lease was fenced: another took over, or nobody needs
+ *   the attempt any more; then the container was not touched from that moment
  * @throws DetachedError
  */
 export async function supervise(
@@ -57,7 +60,6 @@ export async function supervise(
     return verdict;
   } catch (error) {
     if (!isFenced(error)) throw error;
-    await ports.engine.remove(name);
     return undefined;
   }
 }
@@ -66,22 +68,21 @@ type Named = HolderKey & Orders & { name: string };
 
 async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<Verdict> {
   const started = await startOnce(ports, lease, at);
-  if (started === 'cancelled') return cancelled();
-  if (started === 'lost') {
-    return { cause: 'container-lost', message: 'its container is gone from the engine', exitCode: null };
-  }
-  const startedAt = started.startedAt ?? new Date();
+  if (started.kind === 'not-started') return started.verdict;
+  const { container } = started;
+  const startedAt = container.startedAt ?? new Date();
   const watch = watchLimits(ports, lease, { ...at, startedAt });
   try {
     const exited = ports.engine.wait(at.name, at.detach);
     // Shown to people, not waited for: the script is running already.
-    const shown = showRunning(ports, at, { startedAt, imageId: started.imageId });
-    const source = ports.engine.follow(started, { fromByte: lease.logBytes, signal: at.detach, exited });
+    const shown = showRunning(ports, at, { startedAt, imageId: container.imageId });
+    const source = ports.engine.follow(container, { fromByte: lease.logBytes, signal: at.detach, exited });
     const append = (startByte: number, bytes: Buffer) => ports.api.appendLog(startByte, bytes, at.detach);
-    const [exit, , lastLines] = await Promise.all([exited, shown, ship(source, append, lease.logBytes)]);
+    const shipped = ship(watch.listening(source), append, lease.logBytes);
+    const [exit, , lastLines] = await Promise.all([exited, shown, shipped]);
     const stopped = watch.end();
-    await collect(ports, at);
-    return judge({ exit, stopped, lease, lastLines });
+    const isCollected = await collect(ports, at, stopped);
+    return judge({ exit, stopped: isCollected ? stopped : 'cancel-requested', lease, lastLines });
   } finally {
     watch.end();
   }
@@ -96,30 +97,48 @@ async function showRunning(
   await ports.api.progress({ state: 'running', startedAt: facts.startedAt.toISOString(), imageDigest }, at.detach);
 }
 
-/** @returns the container, started; or why there is none */
-async function startOnce(
-  ports: SupervisePorts,
-  lease: Lease,
-  at: Named,
-): Promise<FoundContainer | 'cancelled' | 'lost'> {
-  const { engine, api } = ports;
+type Started = { kind: 'started'; container: FoundContainer } | { kind: 'not-started'; verdict: Verdict };
+
+const notStarted = (verdict: Verdict): Started => ({ kind: 'not-started', verdict });
+
+async function startOnce(ports: SupervisePorts, lease: Lease, at: Named): Promise<Started> {
+  const { engine } = ports;
   // Asked first only when there may be something to adopt; else the engine itself refuses a second one of this name.
   const found = lease.mayHaveStarted ? await engine.find(at.name) : undefined;
-  if (!found && lease.mayHaveStarted) return 'lost';
-  if (found && found.state !== 'created') return found;
-  if (at.cancel.aborted) return 'cancelled';
-  const containerId = found?.id ?? (await create(ports, lease, at));
-  letGoIf(at.detach);
-  if (containerId === 'cancelled' || at.cancel.aborted) return 'cancelled';
-  // Said before the start: whoever comes after a crash here may adopt a container, but never make another.
-  await api.progress({ state: 'preparing', starting: true, containerId }, at.detach);
-  letGoIf(at.detach);
-  if (at.cancel.aborted) return 'cancelled';
+  if (!found && lease.mayHaveStarted) return notStarted(lost());
+  if (found && found.state !== 'created') return { kind: 'started', container: found };
+  const made = await withinStartLimit(
+    lease,
+    at,
+    async (given) => found?.id ?? (await create(ports, lease, { ...at, given })),
+  );
+  if (made.kind !== 'done') return notStarted(made.verdict);
+  const isMine = await confirmStart(ports, at, made.result);
+  if (!isMine) return notStarted(cancelled());
   await engine.start(at.name);
-  return (await engine.find(at.name)) ?? 'lost';
+  const container = await engine.find(at.name);
+  return container ? { kind: 'started', container } : notStarted(lost());
 }
 
-async function create(ports: SupervisePorts, lease: Lease, at: Named): Promise<string> {
+/** A start that was confirmed longer ago than this is confirmed again, ms: the process may have been paused meanwhile. */
+const FRESH_MS = 2_000;
+
+/**
+ * Says that the script is about to start: whoever comes after a crash here may adopt a container, but never make another.
+ * Refused when the lease is another's by now. @returns false when the run was cancelled
+ */
+async function confirmStart(ports: SupervisePorts, at: Named, containerId: string): Promise<boolean> {
+  for (;;) {
+    const askedMs = performance.now();
+    await ports.api.progress({ state: 'preparing', starting: true, containerId }, at.detach);
+    letGoIf(at.detach);
+    if (at.cancel.aborted) return false;
+    if (performance.now() - askedMs < FRESH_MS) return true;
+  }
+}
+
+/** @param at.given aborted when the attempt is given up meanwhile */
+async function create(ports: SupervisePorts, lease: Lease, at: Named & { given: AbortSignal }): Promise<string> {
   const { engine } = ports;
   const runDir = await engine.makeRunDir(at.name, lease.spec.script);
   const spec = containerSpec(ports, lease, { ...at, runDir });
@@ -128,25 +147,53 @@ async function create(ports: SupervisePorts, lease: Lease, at: Named): Promise<s
   } catch (error) {
     if ((error as EngineError).reason !== 'image-missing') throw error;
   }
-  if ((await unlessTold(engine.pull(spec.image), at)) === 'cancelled') return 'cancelled';
-  return engine.create(spec);
+  // An image that was made on another host has no name in a registry; there the reference of the plan is all there is.
+  const image = lease.image.startsWith('sha256:') ? lease.spec.container : lease.image;
+  await engine.pull(image);
+  at.given.throwIfAborted();
+  return engine.create({ ...spec, image });
 }
 
-/** A pull may take minutes and cannot be stopped; nobody has to wait for it when the run is cancelled or let go. */
-async function unlessTold<T>(work: Promise<T>, at: Orders): Promise<T | 'cancelled'> {
-  work.catch(() => undefined);
-  const told = (signal: AbortSignal): Promise<'cancelled'> =>
-    new Promise((done) => signal.addEventListener('abort', () => done('cancelled'), { once: true }));
-  const first = await Promise.race([work, told(at.cancel), told(at.detach)]);
-  letGoIf(at.detach);
-  return at.cancel.aborted ? 'cancelled' : first;
+type Within<T> = { kind: 'done'; result: T } | { kind: 'ended'; verdict: Verdict };
+
+/** A pull may take minutes and cannot be stopped; nobody waits for it when the run is cancelled, let go or out of time. */
+async function withinStartLimit<T>(
+  lease: Lease,
+  at: Named,
+  body: (given: AbortSignal) => Promise<T>,
+): Promise<Within<T>> {
+  const givenUp = new AbortController();
+  const limitMs = lease.spec.startTimeoutMs ?? DEFAULT_LIMITS.startMs;
+  const told = (signal: AbortSignal) =>
+    new Promise<'told'>((done) => {
+      if (signal.aborted) done('told');
+      signal.addEventListener('abort', () => done('told'), { once: true });
+    });
+  let timer: { clear(): void } | undefined;
+  const late = new Promise<'late'>((done) => {
+    timer = longTimer(() => done('late'), Math.max(limitMs - lease.leasedForMs, 0));
+  });
+  try {
+    if (at.cancel.aborted) return { kind: 'ended', verdict: cancelled() };
+    const work = body(givenUp.signal);
+    work.catch(() => undefined);
+    const first = await Promise.race([work.then((result) => ({ result })), told(at.cancel), told(at.detach), late]);
+    letGoIf(at.detach);
+    if (at.cancel.aborted) return { kind: 'ended', verdict: cancelled() };
+    if (typeof first === 'object') return { kind: 'done', result: first.result };
+    const message = `did not start within ${words(limitMs)} of getting its host; a pull may be slow, or the engine`;
+    return { kind: 'ended', verdict: { cause: 'start-timeout', message, exitCode: null } };
+  } finally {
+    givenUp.abort();
+    timer?.clear();
+  }
 }
 
 function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir: string }) {
   const { spec } = lease;
   return {
     name: at.name,
-    image: spec.container,
+    image: lease.image,
     runDir: at.runDir,
     user: spec.containerUser,
     entrypoint: spec.containerEntrypoint,
@@ -175,54 +222,6 @@ function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir
   };
 }
 
-type Stopped = 'run-timeout' | 'cancel-requested' | undefined;
-
-/** Stops the container when it is cancelled or out of time. `end` says which of them happened, if any. */
-function watchLimits(ports: SupervisePorts, lease: Lease, at: Named & { startedAt: Date }): { end(): Stopped } {
-  let stopped: Stopped;
-  const stop = (why: NonNullable<Stopped>): void => {
-    if (stopped || at.detach.aborted) return;
-    stopped = why;
-    // A stop that the engine refuses is tried again by the next supervisor or the sweep; the wait goes on meanwhile.
-    void keepStopping(ports, at);
-  };
-  const onCancel = (): void => stop('cancel-requested');
-  at.cancel.addEventListener('abort', onCancel);
-  if (at.cancel.aborted) onCancel();
-  const leftMs = at.startedAt.getTime() + lease.spec.timeoutMs - Date.now();
-  const timer = longTimer(() => stop('run-timeout'), Math.max(leftMs, 0));
-  return {
-    end: () => {
-      timer.clear();
-      at.cancel.removeEventListener('abort', onCancel);
-      return stopped;
-    },
-  };
-}
-
-const STOP_RETRY_MS = 1_000;
-
-async function keepStopping(ports: SupervisePorts, at: Named): Promise<void> {
-  while (!at.detach.aborted) {
-    try {
-      return await ports.engine.stop(at.name, ports.worker.stopGraceMs);
-    } catch {
-      await new Promise((done) => setTimeout(done, STOP_RETRY_MS));
-    }
-  }
-}
-
-/** setTimeout fires at once above 24.8 days. */
-function longTimer(fire: () => void, ms: number): { clear(): void } {
-  const MOST_MS = 2 ** 31 - 1;
-  let timer: NodeJS.Timeout;
-  const arm = (leftMs: number): void => {
-    timer = setTimeout(() => (leftMs > MOST_MS ? arm(leftMs - MOST_MS) : fire()), Math.min(leftMs, MOST_MS));
-  };
-  arm(ms);
-  return { clear: () => clearTimeout(timer) };
-}
-
 const LAST_BYTES = 2_000;
 
 /** @returns the last bytes as text, for the verdict */
@@ -242,15 +241,28 @@ async function ship(
   return last.toString('utf8');
 }
 
-async function collect(ports: SupervisePorts, at: Named): Promise<void> {
+/**
+ * Brings the artifacts home, also those of a run that was stopped. @param stopped why its script was, if it was
+ * @returns false when the run was cancelled meanwhile, and what was left stayed behind
+ */
+async function collect(ports: SupervisePorts, at: Named, stopped: Stopped): Promise<boolean> {
+  // A cancel that stopped the script already says nothing about its artifacts; a later one does.
+  const isGivenUp = (): boolean => stopped !== 'cancel-requested' && at.cancel.aborted;
+  const signal = stopped === 'cancel-requested' ? at.detach : AbortSignal.any([at.detach, at.cancel]);
   let told = false;
   for await (const file of ports.engine.archivedFiles(at.name)) {
+    if (isGivenUp()) return false;
     if (!told) await ports.api.progress({ state: 'collecting' }, at.detach);
     told = true;
-    await ports.api.putArtifact(file, at.detach).catch((error: unknown) => {
+    try {
+      await ports.api.putArtifact(file, signal);
+    } catch (error) {
+      letGoIf(at.detach);
+      if (isGivenUp()) return false;
       throw asArtifactError(error, file.path, at);
-    });
+    }
   }
+  return true;
 }
 
 /** The run did its work, but a file it left could not be read or was refused. */
@@ -277,9 +289,7 @@ function judge({ exit, stopped, lease, lastLines }: Ended): Verdict {
   const { exitCode } = exit;
   const { spec } = lease;
   if (stopped === 'cancel-requested') return { ...cancelled(), exitCode };
-  if (stopped === 'run-timeout') {
-    return { cause: 'run-timeout', message: `stopped after its time limit of ${words(spec.timeoutMs)}`, exitCode };
-  }
+  if (stopped !== undefined) return { cause: stopped, message: sayLimit(stopped, spec), exitCode };
   if (exitCode === 0) return { cause: 'ok', message: '', exitCode };
   const notRunnable = exitCode === 126 || exitCode === 127 ? NOT_RUNNABLE.exec(lastLines) : null;
   if (notRunnable) {
@@ -292,6 +302,15 @@ function judge({ exit, stopped, lease, lastLines }: Ended): Verdict {
     return { cause: 'out-of-memory', message: `killed by the kernel: it used more than ${of}`, exitCode };
   }
   return { cause: 'exit-code', message: `exited with code ${exitCode}`, exitCode };
+}
+
+function sayLimit(limit: 'run-timeout' | 'idle-timeout', spec: Lease['spec']): string {
+  if (limit === 'run-timeout') return `stopped after its time limit of ${words(spec.timeoutMs)}`;
+  return `stopped after ${words(spec.idleTimeoutMs ?? 0)} without output`;
+}
+
+function lost(): Verdict {
+  return { cause: 'container-lost', message: 'its container is gone from the engine', exitCode: null };
 }
 
 function cancelled(): Verdict {

@@ -1,6 +1,6 @@
 // Owns the Docker engine: the one door to dockerode. Containers are made detached under names that we can find again.
 // Called by workers/cluster.ts, which hands it to the activities as an Engine.
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
@@ -19,6 +19,8 @@ import type {
 
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
 const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
+/** Every container of an attempt carries it. */
+const LABEL_RUN_ID = 'dev.slipway.run-id';
 const RETRY_MS = 500;
 /** Exit code of a process that was ended by SIGKILL. */
 const KILLED = 137;
@@ -197,10 +199,11 @@ export class DockerEngine implements Engine {
     }
   }
 
-  async list(label: string): Promise<{ name: string; labels: Record<string, string> }[]> {
+  async listRemains(): Promise<string[]> {
     try {
-      const all = await this.docker.listContainers({ all: true, filters: { label: [label] } });
-      return all.map((one) => ({ name: (one.Names[0] ?? '').replace(/^\//, ''), labels: one.Labels }));
+      const all = await this.docker.listContainers({ all: true, filters: { label: [LABEL_RUN_ID] } });
+      const folders = await readdir(this.runsDir).catch(() => []);
+      return [...new Set([...all.map((one) => (one.Names[0] ?? '').replace(/^\//, '')), ...folders])];
     } catch (error) {
       throw translate(error, 'cannot list containers');
     }

@@ -87,6 +87,6 @@ export interface Engine {
   archivedFiles(name: string): AsyncGenerator<ArchivedFile>;
   /** Removes container and folder; resolves when both are gone. */
   remove(name: string): Promise<void>;
-  /** Names of all containers that carry the label. */
-  list(label: string): Promise<{ name: string; labels: Record<string, string> }[]>;
+  /** Names of all that is left of attempts, whoever made it: containers, and folders of this worker. */
+  listRemains(): Promise<string[]>;
 }

@@ -6,7 +6,7 @@ import { createGunzip, gzip } from 'node:zlib';
 import type { Readable } from 'node:stream';
 import { BlobError, type Blobs } from './blobs';
 import type { Database } from './store/connect';
-import type { Holder } from './store/leases';
+import type { Holder } from './store/holders';
 import { appendChunk, locateLog, replaceChunks } from './store/logs';
 import type { LogIndex } from './store/tables';
 

@@ -1,9 +1,15 @@
 // Owns the way from an accepted request to Temporal: builds to start, cancels to tell. The store is the truth; this repeats
 // until Temporal has it, so whatever dies after the answer, the build begins.
 // Called by the API right after its answer and by the orchestrator's sweep.
-import type { Temporal } from './temporal';
+import type { BuildToStart, Temporal } from './temporal';
 import type { Database } from './store/connect';
-import { buildsToDispatch, cancelsToDeliver, markCancelDelivered, markDispatched } from './store/builds';
+import {
+  buildsToDispatch,
+  cancelsToDeliver,
+  markCancelDelivered,
+  markDispatched,
+  readBuildToStart,
+} from './store/deliveries';
 
 export interface OutboxPorts {
   db: Database;
@@ -14,19 +20,22 @@ export interface OutboxPorts {
 const FAST_PATH_MS = 1_000;
 
 /** Starts the workflow of one accepted build and records that. Repeating it is harmless. */
-export async function dispatchBuild(ports: OutboxPorts, build: Parameters<Temporal['startBuild']>[0]): Promise<void> {
+export async function dispatchBuild(ports: OutboxPorts, build: BuildToStart): Promise<void> {
   await ports.temporal.startBuild(build);
-  await markDispatched(ports.db, build.project, build.number);
+  await markDispatched(ports.db, build);
+}
+
+/** The same for a build whose rows have to be read first: one of the sweep, or a rerun. */
+export async function dispatchStored(ports: OutboxPorts, build: { project: string; number: number }): Promise<void> {
+  await dispatchBuild(ports, await readBuildToStart(ports.db, build));
 }
 
 /** Delivers everything that waits; one that fails does not hold up the others. @returns how many were made @throws the first failure */
 export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
   const failures: unknown[] = [];
   const builds = await buildsToDispatch(ports.db, FAST_PATH_MS);
-  for (const { project, number } of builds) {
-    await readBuildToStart(ports.db, project, number)
-      .then((build) => dispatchBuild(ports, build))
-      .catch((error: unknown) => failures.push(error));
+  for (const build of builds) {
+    await dispatchStored(ports, build).catch((error: unknown) => failures.push(error));
   }
   const cancels = await deliverCancels(ports);
   if (failures.length > 0) throw failures[0];
@@ -41,28 +50,4 @@ export async function deliverCancels(ports: OutboxPorts): Promise<number> {
     await markCancelDelivered(ports.db, cancel);
   }
   return cancels.length;
-}
-
-async function readBuildToStart(db: Database, project: string, number: number) {
-  const build = await db
-    .selectFrom('builds')
-    .select(['id', 'trigger', 'plan_jobs'])
-    .where('project', '=', project)
-    .where('number', '=', number)
-    .executeTakeFirstOrThrow();
-  const runs = await db
-    .selectFrom('runs')
-    .select(['id', 'spec', 'cluster'])
-    .where('build_id', '=', build.id)
-    .orderBy('position')
-    .execute();
-  return {
-    id: build.id,
-    project,
-    number,
-    trigger: build.trigger,
-    plan: { jobs: build.plan_jobs, runs: runs.map((run) => run.spec) },
-    runIds: runs.map((run) => run.id),
-    cluster: runs[0]?.cluster ?? 'local',
-  };
 }

@@ -5,23 +5,43 @@ import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/commo
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
 import { buildWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
-import type { Plan } from '../domain/schemas/plan';
-import { BUILD_WORKFLOW, DEFAULT_TIMING, type BuildInput, type BuildTiming } from '../domain/build-input';
+import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
+import type { Outcome } from '../domain/schemas/words';
+import type { BuildKey } from './store/deliveries';
+import {
+  BUILD_WORKFLOW,
+  DEFAULT_TIMING,
+  type BuildInput,
+  type BuildRun,
+  type BuildTiming,
+} from '../domain/build-input';
 
 const CALL_LIMIT_MS = 10_000;
 
 /** Temporal's numbers for the types of search attributes that we use. */
 const CODE = { Keyword: 2, Int: 3 };
 
-export interface BuildToStart {
+export interface BuildToStart extends BuildKey {
   id: string;
-  project: string;
-  number: number;
   trigger: string;
-  plan: Pick<Plan, 'jobs' | 'runs'>;
-  runIds: readonly string[];
-  cluster: string;
+  jobs: readonly PlannedJob[];
+  /** In plan order. */
+  runs: readonly RunToStart[];
+  timeoutMs: number | null;
 }
+
+export interface RunToStart {
+  id: string;
+  spec: PlannedRun;
+  cluster: string;
+  /** Ended in an earlier workflow of the build and not run again; null: it is to be run. */
+  outcome: Outcome | null;
+  /** Attempts before this rerun. */
+  attemptsBefore: number;
+}
+
+/** What became of the workflow of a build that is not finished. */
+export type WorkflowFate = 'open' | 'terminated' | 'ended' | 'unknown';
 
 export class Temporal {
   private constructor(
@@ -51,18 +71,21 @@ export class Temporal {
     await this.client
       .withDeadline(Date.now() + CALL_LIMIT_MS, () =>
         this.client.workflow.start(BUILD_WORKFLOW, {
-          workflowId: buildWorkflowId(build.project, build.number),
+          workflowId: buildWorkflowId(build.project, build.number, build.reruns),
           taskQueue: ORCHESTRATOR_QUEUE,
           args: [input],
           workflowIdConflictPolicy: 'USE_EXISTING',
           workflowIdReusePolicy: 'REJECT_DUPLICATE',
-          staticSummary: `${build.project} #${build.number} (${build.trigger}), ${build.plan.runs.length} runs`,
+          staticSummary: summarize(build),
           priority: { fairnessKey: build.project },
           typedSearchAttributes: [
             { key: defineSearchAttributeKey('SlipwayProject', SearchAttributeType.KEYWORD), value: build.project },
             { key: defineSearchAttributeKey('SlipwayBuild', SearchAttributeType.INT), value: build.number },
             { key: defineSearchAttributeKey('SlipwayTrigger', SearchAttributeType.KEYWORD), value: build.trigger },
-            { key: defineSearchAttributeKey('SlipwayCluster', SearchAttributeType.KEYWORD), value: build.cluster },
+            {
+              key: defineSearchAttributeKey('SlipwayCluster', SearchAttributeType.KEYWORD),
+              value: build.runs[0]?.cluster ?? '',
+            },
           ],
         }),
       )
@@ -72,8 +95,8 @@ export class Temporal {
   }
 
   /** Tells a build, or one of its runs, that it is cancelled; a workflow that is closed needs no telling. */
-  async cancel(cancel: { project: string; number: number; run: string | null }): Promise<void> {
-    const handle = this.client.workflow.getHandle(buildWorkflowId(cancel.project, cancel.number));
+  async cancel(cancel: BuildKey & { run: string | null }): Promise<void> {
+    const handle = this.client.workflow.getHandle(idOf(cancel));
     const { run } = cancel;
     try {
       await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, async () => {
@@ -82,6 +105,19 @@ export class Temporal {
       });
     } catch (error) {
       if (!(error instanceof WorkflowNotFoundError)) throw error;
+    }
+  }
+
+  /** Asks what became of a workflow. @throws when Temporal does not answer */
+  async fateOf(build: BuildKey): Promise<WorkflowFate> {
+    const handle = this.client.workflow.getHandle(idOf(build));
+    try {
+      const { status } = await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () => handle.describe());
+      if (status.name === 'RUNNING' || status.name === 'PAUSED') return 'open';
+      return status.name === 'TERMINATED' ? 'terminated' : 'ended';
+    } catch (error) {
+      if (error instanceof WorkflowNotFoundError) return 'unknown';
+      throw error;
     }
   }
 
@@ -113,24 +149,41 @@ export class Temporal {
 /** Runs open at once in one build. */
 const WINDOW = 100;
 
-function makeInput(build: BuildToStart, timing: BuildTiming): BuildInput {
-  const positions = new Map(build.plan.runs.map((run, at) => [run.name, at]));
-  const runs = build.plan.runs.map((run, at) => ({
-    id: build.runIds[at] ?? '',
-    name: run.name,
-    job: run.job,
-    cluster: build.cluster,
-    timeoutMs: run.timeoutMs,
-    ...(run.needs.length === 0
+const idOf = ({ project, number, reruns }: BuildKey): string => buildWorkflowId(project, number, reruns);
+
+function summarize({ project, number, reruns, trigger, runs }: BuildToStart): string {
+  const count = runs.filter((run) => run.outcome === null).length;
+  return `${project} #${number}${reruns === 0 ? '' : `, rerun ${reruns}`} (${trigger}), ${count} runs`;
+}
+
+function makeRun({ id, spec, cluster, outcome, attemptsBefore }: RunToStart, positions: Map<string, number>): BuildRun {
+  return {
+    id,
+    name: spec.name,
+    job: spec.job,
+    cluster,
+    timeoutMs: spec.timeoutMs,
+    waitingTimeoutMs: spec.waitingTimeoutMs,
+    startTimeoutMs: spec.startTimeoutMs,
+    retry: spec.retry,
+    ...(attemptsBefore === 0 ? {} : { firstAttempt: attemptsBefore + 1 }),
+    ...(outcome === null ? {} : { endedAs: outcome }),
+    ...(spec.needs.length === 0
       ? {}
-      : { needs: run.needs.map((need) => positions.get(need) ?? -1), needsCondition: run.needsCondition }),
-  }));
+      : { needs: spec.needs.map((need) => positions.get(need) ?? -1), needsCondition: spec.needsCondition }),
+  };
+}
+
+function makeInput(build: BuildToStart, timing: BuildTiming): BuildInput {
+  const positions = new Map(build.runs.map(({ spec }, at) => [spec.name, at]));
+  const runs = build.runs.map((run) => makeRun(run, positions));
   return {
     buildId: build.id,
     project: build.project,
     number: build.number,
     runs,
-    jobs: build.plan.jobs.filter((job) => job.failFast || job.maxParallel !== undefined),
+    ...(build.timeoutMs === null ? {} : { timeoutMs: build.timeoutMs }),
+    jobs: build.jobs.filter((job) => job.failFast || job.maxParallel !== undefined),
     window: WINDOW,
     timing,
   };

@@ -56,9 +56,11 @@ export class WorkerApi {
     return this.read(shapes.LeaseReply, { method: 'POST', path: '/v1/worker/lease', json: ask, signal });
   }
 
-  async orphans(list: z.infer<typeof shapes.ContainerList>, signal?: AbortSignal): Promise<shapes.HolderKey[]> {
-    const call: Call = { method: 'POST', path: '/v1/worker/orphans', json: list, signal };
-    return (await this.read(shapes.OrphanList, call)).orphans;
+  /** Asked once, since the list ages: a server that is away is asked again with a new one. @throws when it is */
+  async orphans(list: z.infer<typeof shapes.RemainsList>, signal?: AbortSignal): Promise<shapes.AttemptKey[]> {
+    const answer = await this.tryOnce({ method: 'POST', path: '/v1/worker/orphans', json: list, signal });
+    if (!answer) throw new Error('the server does not answer');
+    return shapes.OrphanList.parse(answer.json).orphans;
   }
 
   /** The calls of one attempt under its fencing token. */

@@ -8,7 +8,7 @@ import { embeddedUrl } from '../adapters/embedded-database';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
 import { migrateWhenThere, openStore } from '../adapters/store/connect';
-import { setClusterPolicy } from '../adapters/store/leases';
+import { setClusterPolicy } from '../adapters/store/hosts';
 import { Temporal } from '../adapters/temporal';
 import type { ApiContext } from './context';
 import { listen, makeApp, makeTriggerApp } from './server';

@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import { ZodError } from 'zod';
 import { BlobError } from '../adapters/blobs';
 import { isStoreAway } from '../adapters/store/connect';
-import { FencedError } from '../adapters/store/leases';
+import { FencedError } from '../adapters/store/holders';
 import type { ErrorAnswer } from '../domain/schemas/api';
 import type { Problem } from '../domain/schemas/words';
 
@@ -48,6 +48,8 @@ export function errorHandler(log: Logger): ErrorRequestHandler {
     }
     const refusal = toRefusal(error);
     if (refusal.status >= 500) log.error({ path: request.path, error: describe(error) }, refusal.detail);
+    // A worker that comes back after it was given up: it is told so, and so are we.
+    if (error instanceof FencedError) log.warn({ path: request.path }, `refused: ${refusal.detail}`);
     if (refusal.status === 503) response.set('retry-after', '1');
     response
       .status(refusal.status)

@@ -5,7 +5,7 @@ import { buildStatus, isBad, runStatus } from '../domain/verdict';
 import type * as api from '../domain/schemas/api';
 import { Outcome } from '../domain/schemas/words';
 import type { BuildRow } from '../adapters/store/builds';
-import type { HostRow } from '../adapters/store/leases';
+import type { HostRow } from '../adapters/store/hosts';
 import type { ProjectRow } from '../adapters/store/projects';
 import type { ArtifactRow, AttemptRow, RunRow } from '../adapters/store/runs';
 
@@ -33,13 +33,15 @@ export function viewBuild(row: BuildRow, links: Links): api.BuildSummary {
     params: row.params,
     planDigest: row.plan_digest,
     counts: viewCounts(row.counts),
+    reruns: row.reruns,
+    rerunAt: iso(row.rerun_at),
     createdAt: row.created_at.toISOString(),
     startedAt: iso(row.started_at),
     finishedAt: iso(row.finished_at),
     urls: {
       self: links.base + apiPath.build(project, number),
       page: links.base + pagePath.build(project, number),
-      trace: links.temporalUi + tracePath(links.namespace, buildWorkflowId(project, number)),
+      trace: links.temporalUi + tracePath(links.namespace, buildWorkflowId(project, number, row.reruns)),
     },
   };
 }
@@ -128,6 +130,7 @@ export function viewAttempt(row: AttemptRow): api.Attempt {
     imageDigest: row.image_digest,
     logBytes: row.log_bytes,
     logComplete: row.log_complete,
+    logGaps: row.log_gaps,
     createdAt: row.created_at.toISOString(),
     startedAt: iso(row.started_at),
     finishedAt: iso(row.finished_at),

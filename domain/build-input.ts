@@ -1,6 +1,7 @@
 // Owns what a build workflow is started with: its name and its input. Stored in histories: never renamed, only added to.
 // Made by adapters/temporal.ts, read by workflows/build.ts.
-import type { NeedCondition } from './schemas/plan';
+import type { NeedCondition, RetryBudget } from './schemas/plan';
+import type { Outcome } from './schemas/words';
 
 export const BUILD_WORKFLOW = 'build';
 
@@ -14,6 +15,14 @@ export interface BuildRun {
   /** Indexes into `runs`; absent: none. */
   needs?: number[];
   needsCondition?: NeedCondition;
+  /** Absent: DEFAULT_LIMITS. */
+  waitingTimeoutMs?: number;
+  startTimeoutMs?: number;
+  retry?: Partial<RetryBudget>;
+  /** Number of its first attempt in this workflow; absent: 1. */
+  firstAttempt?: number;
+  /** It ended before this workflow began and is not run again. */
+  endedAs?: Outcome;
 }
 
 export interface BuildInput {
@@ -26,7 +35,14 @@ export interface BuildInput {
   /** Runs open at once. */
   window: number;
   timing: BuildTiming;
+  /** Limit of the whole build; absent: DEFAULT_LIMITS. */
+  timeoutMs?: number;
 }
+
+const HOUR_MS = 3_600_000;
+
+/** Limits of a file that sets none, ms: no wait is without an end. */
+export const DEFAULT_LIMITS = { waitingMs: 7 * 24 * HOUR_MS, startMs: HOUR_MS, buildMs: 30 * 24 * HOUR_MS };
 
 /** All in ms. */
 export interface BuildTiming {
@@ -45,6 +61,6 @@ export const DEFAULT_TIMING: BuildTiming = {
   heartbeatTimeoutMs: 12_000,
   reattachGraceMs: 15_000,
   detachGraceMs: 60_000,
-  runMarginMs: 3_600_000,
+  runMarginMs: HOUR_MS,
   askAgainMs: { first: 500, most: 5_000 },
 };

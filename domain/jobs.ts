@@ -145,8 +145,14 @@ function makeRun(job: Job, cell: Cell, template: string): JobRun {
 }
 
 function layOver(entry: RunEntry, override: Override): RunEntry {
-  const { match: _, params: __, resources, ...settings } = override;
-  return { ...entry, ...settings, resources: { ...entry.resources, ...resources } };
+  const { match: _, params: __, resources, timeouts, retry, ...settings } = override;
+  return {
+    ...entry,
+    ...settings,
+    resources: { ...entry.resources, ...resources },
+    timeouts: { ...entry.timeouts, ...timeouts },
+    retry: { ...entry.retry, ...retry },
+  };
 }
 
 function checkMatches(job: Job, cells: readonly Cell[]): Complaint[] {

@@ -1,8 +1,12 @@
 // Owns every name that is minted: workflow ids, task queues, container names, URL paths.
 // Pure. They are stored in histories and links, so a form is never changed; a new one is added beside it.
 
-/** Id of the one workflow of a build. `project` is a ProjectName, `number` counts from 1. */
-export const buildWorkflowId = (project: string, number: number): string => `build/${project}/${number}`;
+/**
+ * Id of the workflow of a build; each rerun has one of its own, since a closed one cannot go on.
+ * @param project a ProjectName @param number counts from 1 @param reruns 0 for the build as it was triggered
+ */
+export const buildWorkflowId = (project: string, number: number, reruns = 0): string =>
+  `build/${project}/${number}${reruns === 0 ? '' : `/rerun-${reruns}`}`;
 
 /** Queue of workflows and of activities that keep records. */
 export const ORCHESTRATOR_QUEUE = 'orchestrator';
@@ -15,6 +19,12 @@ export const workerQueue = (cluster: string, workerId: string): string => `worke
 
 /** Name of the container of one attempt: the same whoever asks, so it is created at most once. */
 export const containerName = (runId: string, attempt: number): string => `slipway-${runId}-${attempt}`;
+
+/** The attempt that a container or a folder of this name belongs to; undefined: it is none of ours. */
+export function readContainerName(name: string): { runId: string; attempt: number } | undefined {
+  const [, runId, attempt] = /^slipway-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9]\d{0,8})$/.exec(name) ?? [];
+  return runId === undefined ? undefined : { runId, attempt: Number(attempt) };
+}
 
 const segment = encodeURIComponent;
 

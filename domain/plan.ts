@@ -74,7 +74,9 @@ export function makePlan(file: ProjectFile, request: PlanRequest): PlanResult {
     return refuse([{ code: 'plan-too-large', message, at: [...at, 'runs'] }]);
   }
   const jobs = expanded.jobs.map(({ job }) => planJob(job));
-  return { kind: 'plan', plan: { version: 1, trigger: trigger.name, jobs, runs } };
+  const build = file.timeouts?.build;
+  const plan = { version: 1 as const, trigger: trigger.name, buildTimeoutMs: build && toMs(build), jobs, runs };
+  return { kind: 'plan', plan: withoutUndefined(plan) };
 }
 
 function refuse(complaints: readonly Complaint[]): PlanResult {
@@ -225,7 +227,8 @@ function planRun(file: ProjectFile, job: string, run: JobRun): Omit<PlannedRun, 
     capDrop: settings['cap-drop'] ?? [],
     hostTag: settings['host-tag'],
     script: file.scripts[settings.script] ?? '',
-    timeoutMs: Math.round((settings.timeout ?? file.timeout) * 60_000),
+    timeoutMs: toMs(settings.timeout ?? file.timeout),
+    ...planLimits(file, settings),
     resources: withoutUndefined({
       cpus: settings.resources?.cpus,
       memoryBytes: settings.resources?.memory,
@@ -233,6 +236,20 @@ function planRun(file: ProjectFile, job: string, run: JobRun): Omit<PlannedRun, 
     }),
     needsCondition: settings['needs-on'] ?? 'success',
   });
+}
+
+const toMs = (minutes: number): number => Math.round(minutes * 60_000);
+
+/** Only what the file says: what it leaves out has its default where it is used. */
+function planLimits(file: ProjectFile, run: JobRun['settings']) {
+  const { waiting, start, idle } = { ...file.timeouts, ...withoutUndefined(run.timeouts ?? {}) };
+  const retry = { ...file.retry, ...withoutUndefined(run.retry ?? {}) };
+  return {
+    waitingTimeoutMs: waiting && toMs(waiting),
+    startTimeoutMs: start && toMs(start),
+    idleTimeoutMs: idle && toMs(idle),
+    retry: Object.keys(retry).length > 0 ? retry : undefined,
+  };
 }
 
 /** Weakest first: project, trigger, run, overrides, cell, caller. */

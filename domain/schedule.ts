@@ -15,7 +15,11 @@ export interface JobLimits {
   failFast: boolean;
 }
 /** waiting → started → finished, or waiting → finished when it is skipped or cancelled before its start. */
-export type RunProgress = { kind: 'waiting' } | { kind: 'started' } | { kind: 'finished'; outcome: Outcome };
+export type RunProgress =
+  | { kind: 'waiting' }
+  | { kind: 'started' }
+  /** `earlier`: before this rerun; its needs are judged by it, but it sets off no fail-fast. */
+  | { kind: 'finished'; outcome: Outcome; earlier?: true };
 
 export type ScheduleCommand =
   | { kind: 'start'; run: number }
@@ -68,7 +72,8 @@ function countLoad(schedule: Schedule, progress: readonly RunProgress[]): Load {
       open += 1;
       started.set(run.job, (started.get(run.job) ?? 0) + 1);
     }
-    if (now?.kind === 'finished' && limits.get(run.job)?.failFast && setsOffFailFast(now.outcome)) tripped.add(run.job);
+    const isNews = now?.kind === 'finished' && !now.earlier;
+    if (isNews && limits.get(run.job)?.failFast && setsOffFailFast(now.outcome)) tripped.add(run.job);
   });
   const take = (job: string): boolean => {
     const count = started.get(job) ?? 0;

@@ -1,34 +1,57 @@
 // Owns every judgement: which outcome a cause means, what is tried again, what word is shown, how runs make a build.
 // Pure; called by the build workflow, by the store when it closes rows, and by the API when it answers.
+import type { RetryBudget } from './schemas/plan';
 import type { Cause, Outcome, RunState, BuildState, Status } from './schemas/words';
 
-/** One row a cause. `retries`: further attempts of the same run before this cause is final. */
-const CAUSES: Record<Cause, { outcome: Outcome; retries: number }> = {
-  ok: { outcome: 'passed', retries: 0 },
-  'exit-code': { outcome: 'failed', retries: 0 },
-  'out-of-memory': { outcome: 'failed', retries: 0 },
-  'run-timeout': { outcome: 'timed-out', retries: 0 },
-  'cancel-requested': { outcome: 'cancelled', retries: 0 },
-  'fail-fast': { outcome: 'cancelled', retries: 0 },
-  'needs-not-met': { outcome: 'skipped', retries: 0 },
-  'image-missing': { outcome: 'errored', retries: 0 },
-  'script-not-runnable': { outcome: 'errored', retries: 0 },
-  'disk-full': { outcome: 'errored', retries: 1 },
-  'engine-unavailable': { outcome: 'errored', retries: 2 },
-  'container-lost': { outcome: 'errored', retries: 2 },
-  'host-lost': { outcome: 'errored', retries: 2 },
-  'artifact-upload': { outcome: 'errored', retries: 0 },
-  internal: { outcome: 'errored', retries: 0 },
+/** One row a cause. `budget`: which budget of the run pays for another attempt; without one the cause is final. */
+const CAUSES: Record<Cause, { outcome: Outcome; budget?: keyof RetryBudget }> = {
+  ok: { outcome: 'passed' },
+  'exit-code': { outcome: 'failed', budget: 'failure' },
+  'out-of-memory': { outcome: 'failed', budget: 'failure' },
+  'waiting-timeout': { outcome: 'timed-out' },
+  'start-timeout': { outcome: 'timed-out', budget: 'timeout' },
+  'run-timeout': { outcome: 'timed-out', budget: 'timeout' },
+  'idle-timeout': { outcome: 'timed-out', budget: 'timeout' },
+  'build-timeout': { outcome: 'timed-out' },
+  'cancel-requested': { outcome: 'cancelled' },
+  'workflow-terminated': { outcome: 'cancelled' },
+  'fail-fast': { outcome: 'cancelled' },
+  'needs-not-met': { outcome: 'skipped' },
+  'image-missing': { outcome: 'errored' },
+  'script-not-runnable': { outcome: 'errored' },
+  'disk-full': { outcome: 'errored', budget: 'infrastructure' },
+  'engine-unavailable': { outcome: 'errored', budget: 'infrastructure' },
+  'container-lost': { outcome: 'errored', budget: 'infrastructure' },
+  'host-lost': { outcome: 'errored', budget: 'infrastructure' },
+  'artifact-upload': { outcome: 'errored' },
+  internal: { outcome: 'errored' },
 };
+
+/** Further attempts that a run gets when its file says nothing else. */
+export const DEFAULT_BUDGET: RetryBudget = { infrastructure: 2, failure: 0, timeout: 0 };
+
+/** The budget that pays for a further attempt after `cause`; undefined: there is never one. */
+export function budgetOf(cause: Cause): keyof RetryBudget | undefined {
+  return CAUSES[cause].budget;
+}
 
 /** The outcome that a cause stands for. */
 export function outcomeOf(cause: Cause): Outcome {
   return CAUSES[cause].outcome;
 }
 
-/** Whether a run whose `attemptsEnded`-th attempt (from 1) ended for `cause` gets another attempt. */
-export function isRetried(cause: Cause, attemptsEnded: number): boolean {
-  return attemptsEnded <= CAUSES[cause].retries;
+/**
+ * Whether a run gets another attempt. Each kind of cause has a budget of its own, so that a lost host does not use up
+ * what a user gave to a flaky script.
+ * @param ended causes of the attempts that ended so far, oldest first, of this rerun alone
+ * @param budget what the file of the run says; absent kinds have their default
+ */
+export function isRetried(ended: readonly Cause[], budget: Partial<RetryBudget> = {}): boolean {
+  const last = ended.at(-1);
+  const kind = last && CAUSES[last].budget;
+  if (!kind) return false;
+  const used = ended.filter((cause) => CAUSES[cause].budget === kind).length;
+  return used <= (budget[kind] ?? DEFAULT_BUDGET[kind]);
 }
 
 /** What is known of one run when a build is judged. */

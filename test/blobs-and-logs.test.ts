@@ -12,14 +12,9 @@ import { BlobError, FileBlobs } from '../adapters/blobs';
 import { FrameReader, RecordReader, type LogReader } from '../adapters/docker-log-format';
 import { appendLog, compressLog, readLog } from '../adapters/log-store';
 import { migrate, openStore, type Database } from '../adapters/store/connect';
-import {
-  FencedError,
-  recordHost,
-  recordResult,
-  releaseLease,
-  requestLease,
-  type Holder,
-} from '../adapters/store/leases';
+import { FencedError, recordResult, releaseLease, type Holder } from '../adapters/store/holders';
+import { recordHost } from '../adapters/store/hosts';
+import { requestLease } from '../adapters/store/leases';
 import { locateLog, logsToCompress, replaceChunks } from '../adapters/store/logs';
 import { makeBuild, startEmbedded, type EmbeddedProcess } from './setup/stores';
 import { waitFor } from './setup/wait-for';
@@ -243,7 +238,7 @@ describe('logs', () => {
   const blobsOf = (holder: Holder): string[] =>
     filesIn(join(root, 'logs')).filter((name) => name.startsWith(holder.runId));
   const end = async (holder: Holder): Promise<void> => {
-    await recordResult(db, holder, { cause: 'ok', message: '', exitCode: 0, final: true });
+    await recordResult(db, holder, { cause: 'ok', message: '', exitCode: 0 });
     await releaseLease(db, holder);
   };
 

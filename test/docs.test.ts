@@ -6,7 +6,7 @@ import { dirname, join, normalize, resolve } from 'node:path';
 import { readProjectFile } from '../adapters/project-file';
 import { readSettings } from '../adapters/settings';
 import { Cause, Outcome } from '../domain/schemas/words';
-import { isRetried, outcomeOf } from '../domain/verdict';
+import { budgetOf, DEFAULT_BUDGET, outcomeOf } from '../domain/verdict';
 import { dependencies, scripts } from '../package.json';
 
 const ROOT = resolve(__dirname, '..');
@@ -108,7 +108,8 @@ test('ARCHITECTURE lists every cause under its outcome, with the further attempt
     return [...found].map(([, cause, further = '0']) => `${outcome}: ${cause} ${further}`);
   });
   const real = Cause.options.map((cause) => {
-    const further = [1, 2, 3, 4, 5].filter((ended) => isRetried(cause, ended)).length;
+    const kind = budgetOf(cause);
+    const further = kind ? DEFAULT_BUDGET[kind] : 0;
     return `${outcomeOf(cause)}: ${cause} ${further}`;
   });
 

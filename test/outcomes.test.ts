@@ -168,7 +168,7 @@ describe('a full disk', () => {
     rmSync(dir, { recursive: true });
   });
 
-  test('a worker whose disk is full says so, the run is tried once more, and its slot is free again', async () => {
+  test('a worker whose disk is full says so, the run is tried again within its budget, and its slot is free again', async () => {
     await house.kill9('worker');
     house.add('small', 'worker', { SLIPWAY_WORKER_DIR: dir, SLIPWAY_HOST: 'small-host' });
     await house.start('small');
@@ -176,7 +176,7 @@ describe('a full disk', () => {
     await house.terminate('small');
     await house.start('worker');
 
-    expect(end).toMatchObject({ outcome: 'errored', cause: 'disk-full', attempt: 2 });
+    expect(end).toMatchObject({ outcome: 'errored', cause: 'disk-full', attempt: 3 });
     expect(end.message).toMatch(/no space left/i);
   }, 90_000);
 });

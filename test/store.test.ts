@@ -11,17 +11,14 @@ import fc from 'fast-check';
 import { sql } from 'kysely';
 import { Client } from 'pg';
 import {
-  buildsToDispatch,
-  cancelsToDeliver,
   createBuild,
   finishBuild,
   lastBuilds,
   listBuilds,
-  markCancelDelivered,
-  markDispatched,
   readBuild,
   requestBuildCancel,
 } from '../adapters/store/builds';
+import { buildsToDispatch, cancelsToDeliver, markCancelDelivered, markDispatched } from '../adapters/store/deliveries';
 import { sweepOutbox } from '../adapters/outbox';
 import type { BuildToStart, Temporal } from '../adapters/temporal';
 import { LockedError, startOf, takePidLock } from '../adapters/pid-lock';
@@ -29,15 +26,14 @@ import { isStoreAway, migrate, openStore, type Database } from '../adapters/stor
 import {
   FencedError,
   findOrphans,
-  listHosts,
-  recordHost,
+  releaseCleaned,
   recordProgress,
   recordResult,
   releaseLease,
-  requestLease,
-  type GrantedLease,
   type Holder,
-} from '../adapters/store/leases';
+} from '../adapters/store/holders';
+import { listHosts, recordHost } from '../adapters/store/hosts';
+import { requestLease, type GrantedLease } from '../adapters/store/leases';
 import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
@@ -65,10 +61,12 @@ import {
 } from './setup/stores';
 import { waitFor } from './setup/wait-for';
 
+const keyOf = ({ runId, attempt }: { runId: string; attempt: number }) => ({ runId, attempt });
+const nameOf = (error: Error): string => error.name;
 const SILENT_AFTER_MS = 60_000;
 const range = (count: number): number[] => Array.from({ length: count }, (_, at) => at + 1);
 const chunk = (startByte: number, sizeBytes: number) => ({ startByte, sizeBytes, blob: `blob-${randomUUID()}` });
-const ok = { cause: 'ok' as const, message: '', exitCode: 0, final: true };
+const ok = { cause: 'ok' as const, message: '', exitCode: 0 };
 
 describe.each(STORES)('on %s', (name, start) => {
   let store: TestStore;
@@ -231,7 +229,7 @@ describe.each(STORES)('on %s', (name, start) => {
 
       expect(await waits(3_600_000)).toBe(false);
       await waitFor(() => waits(1), { what: 'the build is handed out' });
-      await markDispatched(db, row.project, row.number);
+      await markDispatched(db, row);
       expect(await waits(0)).toBe(false);
     });
 
@@ -257,15 +255,15 @@ describe.each(STORES)('on %s', (name, start) => {
       await sql`update builds set dispatched_at = now()`.execute(db);
       const [bad, good, cancelled] = [await makeBuild(db), await makeBuild(db), await makeBuild(db)];
       await sql`update builds set created_at = created_at - interval '1 hour' where dispatched_at is null`.execute(db);
-      await markDispatched(db, cancelled.row.project, cancelled.row.number);
+      await markDispatched(db, cancelled.row);
       await requestBuildCancel(db, cancelled.row.id);
       const started: unknown[] = [];
       const told: unknown[] = [];
       // Stands for the client of a Temporal server that refuses one build for good.
       const temporal = {
-        startBuild: async ({ project, runIds }: BuildToStart) => {
+        startBuild: async ({ project, runs }: BuildToStart) => {
           if (project === bad.row.project) throw new Error('refused');
-          started.push({ project, runIds });
+          started.push({ project, runIds: runs.map((run) => run.id) });
         },
         cancel: async (cancel: { project: string }) => void told.push(cancel.project),
       } as unknown as Temporal;
@@ -296,19 +294,19 @@ describe.each(STORES)('on %s', (name, start) => {
         ['b', 'queued', true],
       ]);
       expect(await marks(row.project)).toEqual([]);
-      await markDispatched(db, row.project, row.number);
-      expect(await marks(row.project)).toEqual([{ project: row.project, number: row.number, run: null }]);
+      await markDispatched(db, row);
+      expect(await marks(row.project)).toEqual([{ project: row.project, number: row.number, reruns: 0, run: null }]);
       await markCancelDelivered(db, { project: row.project, number: row.number, run: null });
       expect(await marks(row.project)).toEqual([]);
     });
 
     test('B7 a cancelled run is delivered by its name, and the other runs are left alone', async () => {
       const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
-      await markDispatched(db, row.project, row.number);
+      await markDispatched(db, row);
 
       expect(await requestRunCancel(db, runIds[1]!)).toBe(true);
 
-      const wish = { project: row.project, number: row.number, run: 'b' };
+      const wish = { project: row.project, number: row.number, reruns: 0, run: 'b' };
       expect(await marks(row.project)).toEqual([wish]);
       expect((await runOf(row.id, 0)).cancel_requested_at).toBeNull();
       await markCancelDelivered(db, wish);
@@ -317,7 +315,7 @@ describe.each(STORES)('on %s', (name, start) => {
 
     test('B7 what is finished cannot be cancelled any more, and nothing is delivered for it', async () => {
       const { row, runIds } = await makeBuild(db);
-      await markDispatched(db, row.project, row.number);
+      await markDispatched(db, row);
       await requestBuildCancel(db, row.id);
       await closeRuns(db, [{ runId: runIds[0]!, cause: 'ok', message: '' }]);
       await finishBuild(db, row.id);
@@ -335,7 +333,8 @@ describe.each(STORES)('on %s', (name, start) => {
       await requestBuildCancel(db, row.id);
 
       expect(await ask(runIds[1]!, worker)).toEqual({ kind: 'cancelled' });
-      expect(await ask(runIds[0]!, worker)).toMatchObject({ kind: 'granted', token });
+      const again = await granted(runIds[0]!, worker);
+      expect(again.token).toBeGreaterThan(token);
     });
   });
 
@@ -358,15 +357,20 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(waiting).toHaveLength(17);
     });
 
-    test('H4 an attempt that asks again, also many times at once, gets the lease it has', async () => {
+    test('H4 an attempt that asks again, also many times at once, keeps its slot; the latest to be answered alone is heard', async () => {
       const { runIds, cluster } = await makeBuild(db);
       const worker = await addHost(cluster, 'host', 4);
 
       const answers = await Promise.all(range(12).map((at) => ask(runIds[0]!, worker, { db: pool(at) })));
 
-      expect(new Set(answers.map((one) => one.kind === 'granted' && one.token)).size).toBe(1);
       expect(answers[0]).toMatchObject({ kind: 'granted', mayHaveStarted: false, logBytes: 0, host: 'host' });
       expect((await listHosts(db, cluster))[0]?.busy).toHaveLength(1);
+      const tokens = answers.map((one) => (one.kind === 'granted' ? one.token : 0)).sort((a, b) => a - b);
+      expect(new Set(tokens).size).toBe(12);
+      const heard = await Promise.all(
+        tokens.map((token) => appendChunk(db, { runId: runIds[0]!, attempt: 1, token }, chunk(0, 0)).catch(nameOf)),
+      );
+      expect(heard).toEqual([...range(11).map(() => 'FencedError'), { appended: false, bytes: 0 }]);
     });
 
     test('H4 a slot on the host of another worker is granted there: whoever asks is sent to that worker', async () => {
@@ -408,22 +412,26 @@ describe.each(STORES)('on %s', (name, start) => {
     test('H7 between result and release the slot stays taken and whoever asks is told to clean up first', async () => {
       const { runId, worker, holder, cluster } = await heldRun();
       await recordProgress(db, holder, { state: 'running', starting: true });
-      expect(await ask(runId, worker)).toMatchObject({ kind: 'granted', mayHaveStarted: true });
+      const again = await granted(runId, worker);
+      expect(again.mayHaveStarted).toBe(true);
+      const adopter = { ...holder, token: again.token };
 
-      await recordResult(db, holder, { ...ok, cause: 'exit-code', exitCode: 3 });
+      await recordResult(db, adopter, { ...ok, cause: 'exit-code', exitCode: 3 });
 
-      expect(await ask(runId, worker)).toEqual({ kind: 'clean', token: holder.token, cause: 'exit-code' });
+      expect(await ask(runId, worker)).toEqual({ kind: 'clean', token: adopter.token, cause: 'exit-code' });
       expect((await listHosts(db, cluster))[0]?.busy).toEqual([1]);
-      expect(await findOrphans(db, [holder])).toEqual([holder]);
+      expect(await findOrphans(db, [keyOf(holder)])).toEqual([keyOf(holder)]);
       await releaseLease(db, holder);
-      await releaseLease(db, holder);
+      expect((await listHosts(db, cluster))[0]?.busy).toEqual([1]);
+      await releaseLease(db, adopter);
+      await releaseLease(db, adopter);
       expect((await listHosts(db, cluster))[0]?.busy).toEqual([]);
       expect(await ask(runId, worker)).toEqual({ kind: 'ended', cause: 'exit-code' });
     });
 
     test('B10 an attempt that ended and is asked for again names its own cause, also when the run goes on', async () => {
       const { row, runId, worker, holder } = await heldRun();
-      await recordResult(db, holder, { cause: 'disk-full', message: 'no space', exitCode: null, final: false });
+      await recordResult(db, holder, { cause: 'disk-full', message: 'no space', exitCode: null });
       await releaseLease(db, holder);
 
       expect(await runOf(row.id)).toMatchObject({
@@ -441,15 +449,38 @@ describe.each(STORES)('on %s', (name, start) => {
       ]);
     });
 
-    test('H4 a container is an orphan unless its own lease is live', async () => {
+    test('H4 H7 a container is an orphan unless its attempt has a live lease; one of another installation is left alone', async () => {
       const { holder } = await heldRun();
-      const older = { ...holder, token: holder.token - 1 };
-      const unknown = { runId: randomUUID(), attempt: 1, token: 1 };
+      const { holder: ended } = await heldRun();
+      const { holder: lost, runId } = await heldRun();
+      await recordResult(db, ended, ok);
+      await closeAttempt(db, { runId, number: 1, cause: 'host-lost', message: 'lost' });
+      const unknown = { runId: randomUUID(), attempt: 1 };
 
-      const orphans = await findOrphans(db, [holder, older, unknown]);
+      const orphans = await findOrphans(db, [holder, ended, lost, unknown].map(keyOf));
       expect(orphans).toHaveLength(2);
-      expect(orphans).toEqual(expect.arrayContaining([older, unknown]));
+      expect(orphans).toEqual(expect.arrayContaining([keyOf(ended), keyOf(lost)]));
       expect(await findOrphans(db, [])).toEqual([]);
+    });
+
+    test('H7 a slot whose attempt ended and of which its worker finds nothing is given back, and no other', async () => {
+      const abandoned = await heldRun();
+      const found = await heldRun();
+      const young = await heldRun();
+      const running = await heldRun();
+      for (const { holder } of [abandoned, found, young]) await recordResult(db, holder, ok);
+      for (const { runId } of [abandoned, found, running]) {
+        await sql`update attempts set finished_at = finished_at - interval '1 hour' where run_id = ${runId}::uuid`.execute(
+          db,
+        );
+      }
+      for (const { worker } of [abandoned, found, young, running]) {
+        await releaseCleaned(db, worker, [keyOf(found.holder)]);
+      }
+      await releaseCleaned(db, randomUUID(), []);
+
+      const busy = async ({ cluster }: { cluster: string }) => (await listHosts(db, cluster))[0]?.busy.length;
+      expect(await Promise.all([abandoned, found, young, running].map(busy))).toEqual([0, 1, 1, 1]);
     });
 
     test('H4 whatever workers and the orchestrator do at once: one live lease a slot, one an attempt, tokens rise', async () => {
@@ -522,7 +553,7 @@ describe.each(STORES)('on %s', (name, start) => {
       const said = {
         progress: () => recordProgress(on, holder, { state: 'running', starting: true }),
         result: () => recordResult(on, holder, ok),
-        retry: () => recordResult(on, holder, { cause: 'host-lost', message: '', exitCode: null, final: false }),
+        retry: () => recordResult(on, holder, { cause: 'host-lost', message: '', exitCode: null }),
         release: () => releaseLease(on, holder),
       };
       await said[kind]().catch((error: unknown) => {
@@ -732,12 +763,12 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(await listAttempts(db, runId)).toMatchObject([
         { state: 'finished', cause: 'host-lost', log_complete: true },
       ]);
-      expect(await findOrphans(db, [holder])).toEqual([holder]);
+      expect(await findOrphans(db, [keyOf(holder)])).toEqual([keyOf(holder)]);
     });
 
     test('B3 a cell that was told to stop is fail-fast when nobody asked for a cancel, and cancel-requested when somebody did', async () => {
       const jobs = [{ name: 'job', failFast: true }];
-      const stopped = { cause: 'cancel-requested' as const, message: '', exitCode: null, final: true };
+      const stopped = { cause: 'cancel-requested' as const, message: '', exitCode: null };
       const alone = await heldRun({ runs: [plannedRun('cell', { job: 'job' })], jobs });
       const asked = await heldRun({ runs: [plannedRun('cell', { job: 'job' })], jobs });
       await requestRunCancel(db, asked.runId);

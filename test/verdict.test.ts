@@ -28,7 +28,12 @@ test('B10 every cause stands for exactly one outcome, and every outcome has a ca
     ok: 'passed',
     'exit-code': 'failed',
     'out-of-memory': 'failed',
+    'waiting-timeout': 'timed-out',
+    'start-timeout': 'timed-out',
     'run-timeout': 'timed-out',
+    'idle-timeout': 'timed-out',
+    'build-timeout': 'timed-out',
+    'workflow-terminated': 'cancelled',
     'cancel-requested': 'cancelled',
     'fail-fast': 'cancelled',
     'needs-not-met': 'skipped',
@@ -115,6 +120,8 @@ function statusOf(shown: Shown): Status {
     reason: '',
     plan_digest: '',
     cancel_requested_at: shown.cancelRequested ? new Date(0) : null,
+    reruns: 0,
+    rerun_at: null,
     created_at: new Date(0),
     started_at: null,
     finished_at: null,
@@ -157,14 +164,35 @@ test('B10 a run shows its outcome once finished, cancelling while it is being ca
   }
 });
 
-test('B10 what is the fault of the machine is tried again within a budget, what is the fault of the build never', () => {
-  const attempts = (cause: Cause): number => {
-    let ends = 1;
-    while (isRetried(cause, ends)) ends += 1;
-    return ends;
-  };
-  const budgets = Object.fromEntries(Cause.options.map((cause) => [cause, attempts(cause)]).filter(([, n]) => n !== 1));
+/** Attempts of a run whose every attempt ends for the same cause. */
+function attemptsOf(cause: Cause, budget?: Parameters<typeof isRetried>[1]): number {
+  const ended = [cause];
+  while (ended.length < 50 && isRetried(ended, budget)) ended.push(cause);
+  return ended.length;
+}
+const severalAttempts = (budget?: Parameters<typeof isRetried>[1]) =>
+  Object.fromEntries(Cause.options.map((cause) => [cause, attemptsOf(cause, budget)]).filter(([, n]) => n !== 1));
 
-  expect(budgets).toEqual({ 'disk-full': 2, 'engine-unavailable': 3, 'container-lost': 3, 'host-lost': 3 });
-  for (const cause of Cause.options.filter((one) => attempts(one) > 1)) expect(outcomeOf(cause)).toBe('errored');
+test('B6 B10 what is the fault of the machine is tried again within a budget, what is the fault of the build never', () => {
+  expect(severalAttempts()).toEqual({ 'disk-full': 3, 'engine-unavailable': 3, 'container-lost': 3, 'host-lost': 3 });
+  for (const cause of Object.keys(severalAttempts()) as Cause[]) expect(outcomeOf(cause)).toBe('errored');
+});
+
+test('B6 a file may ask for more or fewer attempts by what went wrong; what was asked to stop is never tried again', () => {
+  expect(severalAttempts({ infrastructure: 0 })).toEqual({});
+  expect(severalAttempts({ infrastructure: 0, failure: 1, timeout: 3 })).toEqual({
+    'exit-code': 2,
+    'out-of-memory': 2,
+    'start-timeout': 4,
+    'run-timeout': 4,
+    'idle-timeout': 4,
+  });
+  const never: Cause[] = ['cancel-requested', 'workflow-terminated', 'fail-fast', 'build-timeout', 'waiting-timeout'];
+  for (const cause of never) expect(attemptsOf(cause, { infrastructure: 9, failure: 9, timeout: 9 })).toBe(1);
+});
+
+test('B6 each kind of trouble has a budget of its own: lost hosts do not use up the tries of a flaky script', () => {
+  expect(isRetried(['host-lost', 'exit-code', 'host-lost'], { failure: 1 })).toBe(true);
+  expect(isRetried(['host-lost', 'exit-code', 'container-lost', 'disk-full'], { failure: 1 })).toBe(false);
+  expect(isRetried(['host-lost', 'exit-code', 'exit-code'], { failure: 1 })).toBe(false);
 });

@@ -9,16 +9,17 @@ import Dockerode from 'dockerode';
 import type { Logger } from 'pino';
 import { makeJobActivities, type JobPorts } from '../activities/job';
 import { DockerEngine } from '../adapters/docker-engine';
+import { patient } from '../adapters/patient-engine';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, SettingsError, type Settings } from '../adapters/settings';
 import { WorkerApi } from '../adapters/worker-api';
-import { clusterQueue, containerName, workerQueue } from '../domain/names';
+import { clusterQueue, containerName, readContainerName, workerQueue } from '../domain/names';
+import type { AttemptKey } from '../domain/schemas/worker-api';
 import { version } from '../package.json';
 import { connectToTemporal, installRuntime } from './temporal-worker';
 
 const HELLO_MS = 5_000;
 const SWEEP_MS = 15_000;
-const LABEL_WORKER = 'dev.slipway.worker';
 
 runProcess('worker', work);
 
@@ -31,15 +32,18 @@ async function work(log: Logger): Promise<Running> {
   const id = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
   const ports: JobPorts = {
     // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
-    engine: new DockerEngine(new Dockerode(), join(dir, 'runs')),
+    engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'))),
     api: new WorkerApi((settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, ''), token),
     worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
     held: new Map(),
     heartbeatMs: Math.min(2_000, settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS / 4),
+    log,
   };
   const stopping = new AbortController();
   const told = { signal: stopping.signal, log };
   await hello(ports, settings, stopping.signal);
+  // First of all: what an earlier life of this worker left must not share the machine with new work.
+  await sweep(ports, stopping.signal).catch((error: unknown) => log.warn({ error: String(error) }, 'sweep put off'));
   const { connection, namespace } = await connectToTemporal(log);
   const workers = await createWorkers({ connection, namespace, ports, settings });
   const running = workers.map((worker) => worker.run());
@@ -126,23 +130,21 @@ async function createWorkers(at: {
   ]);
 }
 
-/** Removes containers of ours that no live lease stands behind, and gives back what only waited for that. */
+/** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
 async function sweep(ports: JobPorts, signal: AbortSignal): Promise<void> {
   const worker = ports.worker.id;
-  const found = await ports.engine.list(`${LABEL_WORKER}=${worker}`);
-  const holders = found.map(({ labels }) => ({
-    runId: labels['dev.slipway.run-id'] ?? '',
-    attempt: Number(labels['dev.slipway.attempt']),
-    token: Number(labels['dev.slipway.token']),
-  }));
-  const free = holders.filter((one) => !ports.held.has(containerName(one.runId, one.attempt)));
-  if (free.length === 0) return;
-  for (const orphan of await ports.api.orphans({ worker, holders: free }, signal)) {
-    const name = containerName(orphan.runId, orphan.attempt);
-    if (ports.held.has(name)) continue;
-    await ports.engine.remove(name);
-    await ports.api.attempt(orphan).release();
+  const remains = await ports.engine.listRemains();
+  const known = new Map([...remains, ...ports.held.keys()].flatMap((name) => entryOf(name)));
+  const orphans = await ports.api.orphans({ worker, found: [...known.values()] }, signal);
+  for (const { runId, attempt } of orphans) {
+    const name = containerName(runId, attempt);
+    if (!ports.held.has(name)) await ports.engine.remove(name);
   }
+}
+
+function entryOf(name: string): [string, AttemptKey][] {
+  const key = readContainerName(name);
+  return key ? [[name, key]] : [];
 }
 
 async function repeat(

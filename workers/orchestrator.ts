@@ -10,9 +10,10 @@ import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { compressLog } from '../adapters/log-store';
 import { sweepOutbox } from '../adapters/outbox';
+import { sweepAbandoned } from '../adapters/reaper';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
-import { finishBuild } from '../adapters/store/builds';
+import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
@@ -43,6 +44,7 @@ async function orchestrate(log: Logger): Promise<Running> {
       closeRuns: (closed) => closeRuns(db, closed),
       closeAttempt: (attempt) => closeAttempt(db, attempt),
       locateAttempt: (runId, number) => locateAttempt(db, runId, number),
+      expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
       finishBuild: (buildId) => finishBuild(db, buildId),
     }),
     maxConcurrentActivityTaskExecutions: 50,
@@ -53,6 +55,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   const running = worker.run();
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
+    every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal })),
     every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
   ];
   // A worker that ends by itself has lost its server for good: the supervisor starts another process.

@@ -7,12 +7,13 @@ import {
   condition,
   setCurrentDetails,
   setHandler,
+  sleep,
   upsertSearchAttributes,
 } from '@temporalio/workflow';
 import { decide, type RunProgress, type Schedule, type ScheduleCommand } from '../domain/schedule';
 import { outcomeOf } from '../domain/verdict';
 import type { Cause, Outcome } from '../domain/schemas/words';
-import type { BuildInput } from '../domain/build-input';
+import { DEFAULT_LIMITS, type BuildInput } from '../domain/build-input';
 import { buildView, runCancelRequested } from './messages';
 import { executeRun, records } from './run';
 
@@ -31,6 +32,8 @@ interface Building {
   unrecorded: { runId: string; cause: Cause; message: string }[];
   /** Stopped because another cell of their job failed. */
   failedFast: Set<number>;
+  /** The build ran out of time, and its runs are being stopped. */
+  isExpired: boolean;
   changes: number;
 }
 
@@ -40,7 +43,22 @@ export async function build(input: BuildInput): Promise<BuildResult> {
   setHandler(buildView, () => input.runs.map((run, at) => ({ run: run.name, progress: building.progress[at]! })));
   setHandler(runCancelRequested, ({ run }) => cancelRun(building, run));
   CancellationScope.current().cancelRequested.catch(() => cancelAll(building));
-  return CancellationScope.nonCancellable(() => toTheEnd(building));
+  return CancellationScope.nonCancellable(async () => {
+    const clock = new CancellationScope();
+    void clock.run(() => expireInTime(building)).catch(() => undefined);
+    const result = await toTheEnd(building);
+    clock.cancel();
+    return result;
+  });
+}
+
+/** The limit of the whole build; its runs are told to stop once the store knows why. */
+async function expireInTime(building: Building): Promise<void> {
+  const { buildId, timeoutMs = DEFAULT_LIMITS.buildMs } = building.input;
+  await sleep(timeoutMs);
+  building.isExpired = true;
+  await records.expireBuild({ buildId });
+  cancelAll(building);
 }
 
 function begin(input: BuildInput): Building {
@@ -55,10 +73,13 @@ function begin(input: BuildInput): Building {
       jobs: input.jobs,
       window: input.window,
     },
-    progress: input.runs.map(() => ({ kind: 'waiting' })),
+    progress: input.runs.map(({ endedAs }) =>
+      endedAs === undefined ? { kind: 'waiting' } : { kind: 'finished', outcome: endedAs, earlier: true },
+    ),
     scopes: new Map(),
     unrecorded: [],
     failedFast: new Set(),
+    isExpired: false,
     changes: 0,
   };
 }
@@ -123,9 +144,15 @@ function endRun(building: Building, at: number, end: { cause: Cause; message: st
   building.changes += 1;
   if (end.recorded) return;
   const runId = building.input.runs[at]!.id;
-  const failedFast = end.cause === 'cancel-requested' && building.failedFast.has(at);
-  const { cause, message } = failedFast ? { cause: 'fail-fast' as const, message: WHY_SKIPPED['fail-fast'] } : end;
-  building.unrecorded.push({ runId, cause, message });
+  building.unrecorded.push({ runId, ...whyItEnded(building, at, end) });
+}
+
+/** A run that was stopped does not know for whom. */
+function whyItEnded(building: Building, at: number, { cause, message }: { cause: Cause; message: string }) {
+  if (cause !== 'cancel-requested') return { cause, message };
+  if (building.isExpired) return { cause: 'build-timeout' as const, message: 'the build ran out of time' };
+  if (building.failedFast.has(at)) return { cause: 'fail-fast' as const, message: WHY_SKIPPED['fail-fast'] };
+  return { cause, message };
 }
 
 function cancelRun(building: Building, name: string): void {

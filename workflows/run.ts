@@ -2,7 +2,7 @@
 // Called by build.ts, one call a run, each in a cancellation scope of its own.
 //
 //   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
-//        ^                  ├─ waiting ── pause ─┐
+//        ^                  ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
 //        └──────────────────┼────────────────────┘
 //                           ├─ elsewhere ─ runJob on that worker's queue
 //                           ├─ detached ─┐
@@ -23,7 +23,7 @@ import { isRetried } from '../domain/verdict';
 import type { Cause } from '../domain/schemas/words';
 import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
 import type { RecordActivities } from '../activities/record-types';
-import type { BuildRun, BuildTiming } from '../domain/build-input';
+import { DEFAULT_LIMITS, type BuildRun, type BuildTiming } from '../domain/build-input';
 
 /**
  * Retried without end: the store may be away for a while, and nothing may be lost. Local: they run in the process that
@@ -48,26 +48,32 @@ export interface RunEnd {
 
 /** @returns how the run ended; never throws for what a worker, a host or a user did */
 export async function executeRun(context: RunContext): Promise<RunEnd> {
-  for (let number = 1; ; number += 1) {
+  const { firstAttempt = 1, retry } = context.run;
+  const ended: Cause[] = [];
+  for (let number = firstAttempt; ; number += 1) {
     const end = await executeAttempt(context, number);
-    if (!isRetried(end.cause, number)) return end;
+    ended.push(end.cause);
+    if (!isRetried(ended, retry)) return end;
     if (CancellationScope.current().consideredCancelled) return cancelledBefore();
   }
 }
 
-type Step = JobResult | { kind: 'silent' } | { kind: 'nobody' } | { kind: 'broke'; message: string };
+type Step =
+  JobResult | { kind: 'silent' } | { kind: 'nobody' } | { kind: 'not-taken' } | { kind: 'broke'; message: string };
 
 interface Target {
   queue: string;
   activity: 'runJob' | 'reattach';
-  /** A worker's own queue is waited for only so long. */
-  graceMs?: number;
+  /** How long it is waited for that somebody takes it; a worker's own queue has the grace time of that worker. */
+  limitMs: number;
+  /** Any worker of the cluster may take it. */
+  isAnywhere?: true;
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
-  const { timing } = context;
-  const anywhere: Target = { queue: clusterQueue(context.run.cluster), activity: 'runJob' };
-  let target = anywhere;
+  const { run, timing } = context;
+  const waitUntil = Date.now() + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
+  let target = anywhere(run, waitUntil);
   let pauseMs = timing.askAgainMs.first;
   for (;;) {
     const step = await callWorker(context, number, target);
@@ -75,31 +81,58 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
       case 'finished':
         return step;
       case 'elsewhere':
-        target = { queue: step.queue, activity: 'runJob', graceMs: timing.reattachGraceMs };
+        target = { queue: step.queue, activity: 'runJob', limitMs: timing.reattachGraceMs };
         break;
       case 'detached':
-        target = { queue: step.queue, activity: 'reattach', graceMs: timing.detachGraceMs };
+        target = { queue: step.queue, activity: 'reattach', limitMs: timing.detachGraceMs };
         break;
       case 'waiting':
-        if (!(await pause(pauseMs))) return cancelledBefore();
+        if (!(await pause(Math.min(pauseMs, Math.max(waitUntil - Date.now(), 1))))) return cancelledBefore();
+        if (Date.now() >= waitUntil) return notTaken(run, step.reason);
         pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
-        target = anywhere;
+        target = anywhere(run, waitUntil);
         break;
+      case 'not-taken':
+        return notTaken(run, `no worker of cluster ${run.cluster} took it`);
       case 'broke':
         return closeAttempt(context, number, { cause: 'internal', message: step.message });
-      case 'nobody':
-        return closeAttempt(context, number, {
-          cause: 'host-lost',
-          message: `its worker did not come back within ${(target.graceMs ?? 0) / 1000} s`,
-        });
-      case 'silent': {
-        const found = await nowhereElse(() => records.locateAttempt({ runId: context.run.id, number }));
-        if (found.endedAs) return { cause: found.endedAs, message: '', recorded: !isRetried(found.endedAs, number) };
-        if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
-        target = found.queue ? { queue: found.queue, activity: 'reattach', graceMs: timing.reattachGraceMs } : anywhere;
+      case 'silent':
+      case 'fenced':
+      case 'nobody': {
+        const next = await findAgain(context, number, { target, step: step.kind, waitUntil });
+        if ('cause' in next) return next;
+        target = next;
       }
     }
   }
+}
+
+function anywhere(run: BuildRun, waitUntil: number): Target {
+  const limitMs = Math.max(waitUntil - Date.now(), 1);
+  return { queue: clusterQueue(run.cluster), activity: 'runJob', limitMs, isAnywhere: true };
+}
+
+function notTaken(run: BuildRun, why: string): RunEnd {
+  const minutes = Math.round((run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs) / 600) / 100;
+  return { cause: 'waiting-timeout', message: `no host within ${minutes} min: ${why}`, recorded: false };
+}
+
+/** Asks the store how an attempt stands that nobody answers for. @returns whom to ask next, or how it ended */
+async function findAgain(
+  { run, timing, ...context }: RunContext,
+  number: number,
+  { target, step, waitUntil }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; waitUntil: number },
+): Promise<Target | RunEnd> {
+  const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number }));
+  if (found.endedAs) return { cause: found.endedAs, message: '', recorded: false };
+  if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
+  if (!found.queue) return anywhere(run, waitUntil);
+  // The host may have got another worker meanwhile; only when it is the same one that did not come, the host is lost.
+  if (step === 'nobody' && found.queue === target.queue) {
+    const message = `its worker did not come back within ${target.limitMs / 1000} s`;
+    return closeAttempt({ run, timing, ...context }, number, { cause: 'host-lost', message });
+  }
+  return { queue: found.queue, activity: 'reattach', limitMs: timing.reattachGraceMs };
 }
 
 /** Once a run is cancelled, whatever it still has to do must not be cancelled too. */
@@ -124,9 +157,9 @@ function workerOn(context: RunContext, number: number, target: Target): JobActiv
   return proxyActivities<JobActivities>({
     taskQueue: target.queue,
     summary: number === 1 ? run.name : `${run.name}, attempt ${number}`,
-    startToCloseTimeout: run.timeoutMs + timing.runMarginMs,
+    startToCloseTimeout: run.timeoutMs + (run.startTimeoutMs ?? DEFAULT_LIMITS.startMs) + timing.runMarginMs,
     heartbeatTimeout: timing.heartbeatTimeoutMs,
-    scheduleToStartTimeout: target.graceMs,
+    scheduleToStartTimeout: target.limitMs,
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     // What is tried again, and where, is decided here by cause; the server must not.
     retry: { maximumAttempts: 1 },
@@ -139,8 +172,8 @@ function readFailure(error: unknown, target: Target): Step {
   if (!(error instanceof ActivityFailure)) throw error;
   const { cause } = error;
   if (!(cause instanceof TimeoutFailure)) return { kind: 'broke', message: cause?.message ?? error.message };
-  const neverStarted = cause.timeoutType === 'SCHEDULE_TO_START' && target.graceMs !== undefined;
-  return neverStarted ? { kind: 'nobody' } : { kind: 'silent' };
+  if (cause.timeoutType !== 'SCHEDULE_TO_START') return { kind: 'silent' };
+  return { kind: target.isAnywhere ? 'not-taken' : 'nobody' };
 }
 
 async function closeAttempt(

@@ -34,6 +34,8 @@ export interface BuildRow {
   reason: string;
   plan_digest: string;
   cancel_requested_at: Date | null;
+  reruns: number;
+  rerun_at: Date | null;
   created_at: Date;
   started_at: Date | null;
   finished_at: Date | null;
@@ -78,10 +80,10 @@ function insertBuild(db: Database, build: NewBuild) {
       update projects set last_number = last_number + 1 where name = ${build.project} returning last_number
     ), built as (
       insert into builds (id, project, number, trigger, params, reason, definition, plan_jobs, plan_digest,
-                          idempotency_key, request_digest)
+                          idempotency_key, request_digest, timeout_ms)
       select ${build.id}::uuid, ${build.project}, last_number::int, ${build.plan.trigger}, ${JSON.stringify(build.params)}::jsonb,
              ${build.reason}, ${build.definition}, ${JSON.stringify(build.plan.jobs)}::jsonb, ${build.planDigest},
-             ${build.idempotencyKey}, ${build.requestDigest}
+             ${build.idempotencyKey}, ${build.requestDigest}, ${build.plan.buildTimeoutMs ?? null}::bigint
       from numbered
       returning id, number, created_at
     ), planned as (
@@ -126,6 +128,8 @@ const COLUMNS = [
   'builds.reason',
   'builds.plan_digest',
   'builds.cancel_requested_at',
+  'builds.reruns',
+  'builds.rerun_at',
   'builds.created_at',
   'builds.started_at',
   'builds.finished_at',
@@ -160,43 +164,34 @@ export async function lastBuilds(db: Database): Promise<BuildRow[]> {
 }
 
 /** The frozen plan of a build as it was at the trigger. */
-export async function readPlan(db: Database, buildId: string): Promise<Pick<Plan, 'jobs' | 'runs'>> {
-  const build = await db.selectFrom('builds').select('plan_jobs').where('id', '=', buildId).executeTakeFirstOrThrow();
-  const runs = await db.selectFrom('runs').select('spec').where('build_id', '=', buildId).orderBy('position').execute();
-  return { jobs: build.plan_jobs, runs: runs.map((run) => run.spec) };
-}
-
-/** Accepted builds whose workflow may not have been started, oldest first. @param olderThanMs leaves the fast path alone */
-export async function buildsToDispatch(
-  db: Database,
-  olderThanMs: number,
-): Promise<{ project: string; number: number }[]> {
-  return db
+export async function readPlan(db: Database, buildId: string): Promise<Plan> {
+  const build = await db
     .selectFrom('builds')
-    .select(['project', 'number'])
-    .where('dispatched_at', 'is', null)
-    .where('created_at', '<', sql<Date>`now() - ${olderThanMs} * interval '1 millisecond'`)
-    .orderBy('created_at')
-    .limit(50)
-    .execute();
+    .select(['trigger', 'plan_jobs', 'timeout_ms'])
+    .where('id', '=', buildId)
+    .executeTakeFirstOrThrow();
+  const runs = await db.selectFrom('runs').select('spec').where('build_id', '=', buildId).orderBy('position').execute();
+  const limit = build.timeout_ms === null ? {} : { buildTimeoutMs: build.timeout_ms };
+  return { version: 1, trigger: build.trigger, ...limit, jobs: build.plan_jobs, runs: runs.map((run) => run.spec) };
 }
 
-export async function markDispatched(db: Database, project: string, number: number): Promise<void> {
-  await db
-    .updateTable('builds')
-    .set({ dispatched_at: sql`coalesce(dispatched_at, now())` })
-    .where('project', '=', project)
-    .where('number', '=', number)
-    .execute();
-}
-
-/** Records the wish to cancel; the first wish counts. @returns false when the build is finished already */
-export async function requestBuildCancel(db: Database, buildId: string): Promise<boolean> {
+/**
+ * Records that the build is to end, and why; the first wish counts. @returns false when the build is finished already
+ * @param cause why its runs end: a user asked, or it ran out of time, which its workflow knows already
+ */
+export async function requestBuildCancel(
+  db: Database,
+  buildId: string,
+  cause: 'cancel-requested' | 'build-timeout' = 'cancel-requested',
+): Promise<boolean> {
+  const isKnown = cause === 'build-timeout';
   const { rows } = await sql<{ state: BuildState }>`
     with locked as (
       select id from runs where build_id = ${buildId}::uuid order by id for update
     ), wished as (
-      update builds set cancel_requested_at = coalesce(cancel_requested_at, now())
+      update builds set cancel_requested_at = coalesce(cancel_requested_at, now()),
+        cancel_cause = coalesce(cancel_cause, ${cause}),
+        cancel_delivered_at = case when ${isKnown} then now() else cancel_delivered_at end
       where id = ${buildId}::uuid and state <> 'finished' and (select count(*) from locked) > 0 returning id
     ), runs_wished as (
       update runs set cancel_requested_at = coalesce(cancel_requested_at, now())
@@ -204,36 +199,6 @@ export async function requestBuildCancel(db: Database, buildId: string): Promise
     )
     select 'queued' as state from wished`.execute(db);
   return rows.length > 0;
-}
-
-/** Cancels asked for and not yet told to the workflow: of whole builds (`run` null) and of single runs. */
-export async function cancelsToDeliver(
-  db: Database,
-): Promise<{ project: string; number: number; run: string | null }[]> {
-  const { rows } = await sql<{ project: string; number: number; run: string | null }>`
-    select project, number, null as run from builds
-    where cancel_requested_at is not null and cancel_delivered_at is null and state <> 'finished'
-      and dispatched_at is not null
-    union all
-    select b.project, b.number, r.name from runs r join builds b on b.id = r.build_id
-    where r.cancel_requested_at is not null and r.cancel_delivered_at is null and r.state <> 'finished'
-      and b.cancel_requested_at is null and b.dispatched_at is not null
-    limit 200`.execute(db);
-  return rows;
-}
-
-export async function markCancelDelivered(
-  db: Database,
-  cancel: { project: string; number: number; run: string | null },
-) {
-  if (cancel.run === null) {
-    await sql`update builds set cancel_delivered_at = now()
-      where project = ${cancel.project} and number = ${cancel.number}`.execute(db);
-  } else {
-    await sql`update runs set cancel_delivered_at = now() from builds b
-      where runs.build_id = b.id and b.project = ${cancel.project} and b.number = ${cancel.number}
-        and runs.name = ${cancel.run}`.execute(db);
-  }
 }
 
 /** Judges a build whose runs are all finished. Idempotent: a finished build keeps its verdict. */

@@ -1,16 +1,13 @@
-// Owns hosts and leases: granting a slot under one lock a cluster, and every change a lease holder makes to its attempt.
-//
-//   granted ──starting──> active ──result──> releasing ──release──> released
-//      └───────────┴──────────┴── closeRuns / closeAttempt (runs.ts) ──> expired   (its token is refused from then on)
-//
-// Called by the API for workers only. Every function that takes a token refuses one that is not live.
+// Owns the grant of leases: one slot of a host for one attempt, under one lock a cluster and a rising fencing token.
+// What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
-import { outcomeOf } from '../../domain/verdict';
 import { chooseHost, type HostOffer } from '../../domain/placement';
+import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
+import { listHosts, type HostRow } from './hosts';
 import type { Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -30,6 +27,10 @@ export interface GrantedLease {
   run: string;
   spec: PlannedRun;
   host: string;
+  /** What to make the container from: the reference in the plan, or the digest that an earlier attempt ran. */
+  image: string;
+  leasedForMs: number;
+  silentForMs: number;
   /** True once the container may exist: then it is adopted and never created again. */
   mayHaveStarted: boolean;
   logBytes: number;
@@ -43,61 +44,8 @@ export type LeaseAnswer =
   | { kind: 'ended'; cause: Cause };
 
 /**
- * Registers a worker's host, or says that it is still there.
- * @param silentAfterMs a name may be taken over by another worker once its owner was silent for so long
- * @returns false when another living worker has a host of this name in the cluster
- */
-export async function recordHost(
-  db: Database,
-  host: { cluster: string; name: string; worker: string; labels: string[]; slots: number; version: string },
-  silentAfterMs: number,
-): Promise<boolean> {
-  await db
-    .insertInto('clusters')
-    .values({ name: host.cluster })
-    .onConflict((conflict) => conflict.doNothing())
-    .execute();
-  const { rows } = await sql<{ id: string }>`
-    insert into hosts (id, cluster, name, worker, labels, slots, version)
-    values (${`${host.cluster}/${host.name}`}, ${host.cluster}, ${host.name}, ${host.worker},
-            ${JSON.stringify(host.labels)}::jsonb, ${host.slots}, ${host.version})
-    on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
-      version = excluded.version, last_seen_at = now()
-      where hosts.worker = excluded.worker or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
-    returning id`.execute(db);
-  return rows.length === 1;
-}
-
-export interface HostRow {
-  name: string;
-  cluster: string;
-  worker: string;
-  labels: string[];
-  slots: number;
-  busy: number[];
-  version: string;
-  last_seen_at: Date;
-  /** ms since the worker was last heard */
-  silent_ms: number;
-}
-
-export async function listHosts(db: Database | Transaction<Tables>, cluster?: string): Promise<HostRow[]> {
-  let query = db
-    .selectFrom('hosts')
-    .select(['name', 'cluster', 'worker', 'labels', 'slots', 'version', 'last_seen_at'])
-    .select([
-      sql<number>`(extract(epoch from now() - last_seen_at) * 1000)::float8`.as('silent_ms'),
-      sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
-        where leases.host = hosts.id and leases.state in ('granted', 'active', 'releasing'))`.as('busy'),
-    ])
-    .orderBy('cluster')
-    .orderBy('name');
-  if (cluster !== undefined) query = query.where('cluster', '=', cluster);
-  return query.execute();
-}
-
-/**
- * Grants the attempt a slot, or says why not. Idempotent: an attempt that has a live lease gets the same one again.
+ * Grants the attempt a slot, or says why not. Idempotent: an attempt that has a live lease keeps its slot, but under a new
+ * token, so that of two supervisors of one attempt (one of them paused, or believed dead) the later one alone is heard.
  * One lock a cluster serialises grants; the unique indexes of `leases` would refuse a double grant anyway.
  */
 export async function requestLease(db: Database, request: LeaseRequest): Promise<LeaseAnswer> {
@@ -107,7 +55,7 @@ export async function requestLease(db: Database, request: LeaseRequest): Promise
     const live = await findLive(tx, request);
     if (live && live.worker !== request.worker) return elsewhere(run.cluster, live.worker);
     if (live?.state === 'finished') return { kind: 'clean', token: live.token, cause: live.cause ?? 'internal' };
-    if (live) return grantOf(run, live);
+    if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token) });
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
     const ended = await findEnd(tx, request);
     if (ended || run.attempt > request.attempt) return { kind: 'ended', cause: ended ?? 'host-lost' };
@@ -146,7 +94,17 @@ interface LiveLease {
   cause: Cause | null;
   starting_at: Date | null;
   log_bytes: number;
+  leased_ms: number;
+  silent_ms: number;
+  /** Of the first attempt of the run that got so far. */
+  image: string | null;
 }
+
+/** How long ago, in ms by the clock of the store. */
+const ago = (instant: string) => sql<number>`coalesce(extract(epoch from now() - ${sql.raw(instant)}) * 1000, 0)::int8`;
+
+const FIRST_IMAGE = sql<string | null>`(select image_digest from attempts as earlier
+  where earlier.run_id = leases.run_id and earlier.image_digest is not null order by number limit 1)`;
 
 async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise<LiveLease | undefined> {
   return tx
@@ -164,10 +122,23 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
       'starting_at',
       'log_bytes',
     ])
+    .select([
+      ago('granted_at').as('leased_ms'),
+      ago('greatest(started_at, last_output_at)').as('silent_ms'),
+      FIRST_IMAGE.as('image'),
+    ])
     .where('leases.run_id', '=', request.runId)
     .where('leases.attempt', '=', request.attempt)
     .where('leases.state', 'in', LIVE)
     .executeTakeFirst();
+}
+
+async function raiseToken(tx: Transaction<Tables>, token: number): Promise<number> {
+  const { rows } = await sql<{ token: number }>`
+    update leases set token = default where token = ${token} returning token`.execute(tx);
+  const raised = rows[0]?.token;
+  if (raised === undefined) throw new Error(`lease ${token} vanished under its lock`);
+  return raised;
 }
 
 /** How the attempt ended, if it has. */
@@ -195,6 +166,9 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
     run: run.name,
     spec: run.spec,
     host: live.host,
+    image: live.image ?? run.spec.container,
+    leasedForMs: live.leased_ms,
+    silentForMs: live.silent_ms,
     mayHaveStarted: live.starting_at !== null,
     logBytes: live.log_bytes,
   };
@@ -209,7 +183,7 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     return { kind: 'waiting', reason: choice.reason };
   }
   const { host, slot } = choice;
-  const { rows } = await sql<{ token: number }>`
+  const { rows } = await sql<{ token: number; image: string | null }>`
     with moved as (
       update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null where id = ${run.id}::uuid
     ), begun as (
@@ -220,20 +194,29 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
       values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId})
       on conflict (run_id, number) do update set host = excluded.host, worker = excluded.worker
     )
-    insert into leases (run_id, attempt, host, slot) values (${run.id}::uuid, ${request.attempt}, ${host.id}, ${slot})
-    returning token`.execute(tx);
-  const token = rows[0]?.token;
-  if (token === undefined) throw new Error('no token came back from the grant');
+    insert into leases (run_id, attempt, host, slot, deadline_at)
+    values (${run.id}::uuid, ${request.attempt}, ${host.id}, ${slot},
+      now() + ${longestMs(run.spec)} * interval '1 millisecond')
+    returning token, ${FIRST_IMAGE} as image`.execute(tx);
+  const [lease] = rows;
+  if (!lease) throw new Error('no token came back from the grant');
   if (host.workerId !== request.worker) return elsewhere(run.cluster, host.workerId);
   return grantOf(run, {
-    token,
+    ...lease,
     host: host.name,
     worker: host.workerId,
     state: 'leasing',
     cause: null,
     starting_at: null,
     log_bytes: 0,
+    leased_ms: 0,
+    silent_ms: 0,
   });
+}
+
+/** A lease that is older has outlived every limit of its run; the sweep takes it back once its host is silent as well. */
+function longestMs(spec: PlannedRun): number {
+  return (spec.startTimeoutMs ?? DEFAULT_LIMITS.startMs) + spec.timeoutMs + DEFAULT_TIMING.runMarginMs;
 }
 
 function offerOf(host: HostRow): HostOffer {
@@ -245,154 +228,4 @@ function offerOf(host: HostRow): HostOffer {
     busySlots: host.busy,
     workerId: host.worker,
   };
-}
-
-/** What a lease holder says; every call names the token it was granted. */
-export interface Holder {
-  runId: string;
-  attempt: number;
-  token: number;
-}
-
-/** The token is not, or no longer, the live one of this attempt: its holder must stop and touch nothing. */
-export class FencedError extends Error {
-  override readonly name = 'FencedError';
-  constructor(holder: Holder) {
-    super(
-      `lease ${holder.token} of attempt ${holder.attempt} is no longer live; another attempt or a cancel took over`,
-    );
-  }
-}
-
-const isLive = (holder: Holder) => sql<boolean>`exists (
-  select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-    and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing'))`;
-
-const lockedRun = (holder: Holder) => sql`locked as (select 1 from runs where id = ${holder.runId}::uuid for update)`;
-
-export interface AttemptProgress {
-  state: Extract<RunState, 'preparing' | 'running' | 'collecting'>;
-  /** Set before the container is started: from then on it is adopted, never created again. */
-  starting?: boolean;
-  containerId?: string;
-  imageDigest?: string;
-  startedAt?: Date;
-}
-
-const ORDER = sql.raw(`array['queued','leasing','preparing','running','collecting','finished']`);
-
-/** Moves an attempt forward and never back; facts once recorded stay. @throws FencedError */
-export async function recordProgress(db: Database, holder: Holder, progress: AttemptProgress): Promise<void> {
-  const { rows } = await sql<{ number: number }>`
-    with ${lockedRun(holder)}, moved as (
-      update attempts set
-        state = case when array_position(${ORDER}, state) < array_position(${ORDER}, ${progress.state}::text)
-          then ${progress.state}::text else state end,
-        starting_at = case when ${progress.starting ?? false} then coalesce(starting_at, now()) else starting_at end,
-        container_id = coalesce(container_id, ${progress.containerId ?? null}),
-        image_digest = coalesce(image_digest, ${progress.imageDigest ?? null}),
-        started_at = coalesce(started_at, ${progress.startedAt ?? null}::timestamptz)
-      where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished' and ${isLive(holder)}
-        and exists (select 1 from locked)
-      returning number, state
-    ), activated as (
-      update leases set state = 'active' where token = ${holder.token} and state = 'granted'
-        and ${progress.starting ?? false}
-    ), shown as (
-      update runs set state = moved.state, waiting = null from moved
-      where runs.id = ${holder.runId}::uuid and runs.attempt = ${holder.attempt} and runs.state <> 'finished'
-    )
-    select number from moved`.execute(db);
-  if (rows.length === 0) throw new FencedError(holder);
-}
-
-export interface AttemptResult {
-  cause: Cause;
-  message: string;
-  exitCode: number | null;
-  /** False when the run gets another attempt: then it goes back to queued. */
-  final: boolean;
-}
-
-/** Ends an attempt; the slot stays taken until `release`. The same result twice is fine. @throws FencedError */
-export async function recordResult(db: Database, holder: Holder, result: AttemptResult): Promise<void> {
-  const outcome = outcomeOf(result.cause);
-  const cause = result.cause === 'cancel-requested' ? await whoCancelled(db, holder) : result.cause;
-  const { rows } = await sql<{ token: number }>`
-    with ${lockedRun(holder)}, held as (
-      update leases set state = 'releasing' where token = ${holder.token} and run_id = ${holder.runId}::uuid
-        and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
-      returning token
-    ), ended as (
-      update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
-        exit_code = ${result.exitCode}, finished_at = now(), log_complete = true
-      where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished'
-        and exists (select 1 from held)
-    ), run_ended as (
-      update runs set
-        state = case when ${result.final} then 'finished' else 'queued' end,
-        outcome = case when ${result.final} then ${outcome} end,
-        cause = case when ${result.final} then ${cause} end,
-        finished_at = case when ${result.final} then now() end,
-        message = ${result.message},
-        waiting = case when ${result.final} then null else ${`${result.message}; another attempt is under way`} end
-      where id = ${holder.runId}::uuid and attempt = ${holder.attempt} and state <> 'finished'
-        and exists (select 1 from held)
-    )
-    select token from held`.execute(db);
-  if (rows.length === 0) throw new FencedError(holder);
-}
-
-/** A worker only knows that it was told to stop: nobody asked for it when a cell of a fail-fast job failed. */
-async function whoCancelled(db: Database, holder: Holder): Promise<Cause> {
-  const { rows } = await sql<{ failFast: boolean }>`
-    select r.cancel_requested_at is null and b.cancel_requested_at is null and exists (
-      select 1 from jsonb_array_elements(b.plan_jobs) j where j ->> 'name' = r.spec ->> 'job' and (j ->> 'failFast')::boolean
-    ) as "failFast"
-    from runs r join builds b on b.id = r.build_id where r.id = ${holder.runId}::uuid`.execute(db);
-  return rows[0]?.failFast ? 'fail-fast' : 'cancel-requested';
-}
-
-/** Gives the slot back: said only after the container is gone. Idempotent. */
-export async function releaseLease(db: Database, holder: Holder): Promise<void> {
-  await db
-    .updateTable('leases')
-    .set({ state: 'released', ended_at: sql`now()` })
-    .where('token', '=', holder.token)
-    .where('run_id', '=', holder.runId)
-    .where('state', 'in', LIVE)
-    .execute();
-}
-
-/** Throws unless the holder's token is live. */
-export async function requireLive(db: Database, holder: Holder): Promise<void> {
-  const { rows } = await sql<{ live: boolean }>`select ${isLive(holder)} as live`.execute(db);
-  if (!rows[0]?.live) throw new FencedError(holder);
-}
-
-/** Whether the cluster's policy lets runs ask for privileged containers. An unknown cluster does not. */
-export async function allowsPrivileged(db: Database, cluster: string): Promise<boolean> {
-  const row = await db.selectFrom('clusters').select('allow_privileged').where('name', '=', cluster).executeTakeFirst();
-  return row?.allow_privileged ?? false;
-}
-
-export async function setClusterPolicy(db: Database, cluster: string, allowPrivileged: boolean): Promise<void> {
-  await db
-    .insertInto('clusters')
-    .values({ name: cluster, allow_privileged: allowPrivileged })
-    .onConflict((conflict) => conflict.column('name').doUpdateSet({ allow_privileged: allowPrivileged }))
-    .execute();
-}
-
-/** Of the containers a worker found: those whose attempt has no live lease, or only one that waits for its release. */
-export async function findOrphans(
-  db: Database,
-  holders: readonly { runId: string; attempt: number; token: number }[],
-): Promise<{ runId: string; attempt: number; token: number }[]> {
-  const { rows } = await sql<{ runId: string; attempt: number; token: number }>`
-    select h."runId", h.attempt, h.token
-    from jsonb_to_recordset(${JSON.stringify(holders)}::jsonb) as h ("runId" uuid, attempt int, token bigint)
-    where not exists (select 1 from leases l where l.token = h.token and l.run_id = h."runId"
-      and l.attempt = h.attempt and l.state in ('granted', 'active'))`.execute(db);
-  return rows;
 }

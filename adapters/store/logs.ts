@@ -2,7 +2,7 @@
 // Called by adapters/log-store.ts and by the API's worker routes; the bytes themselves are in the blob store.
 import { sql } from 'kysely';
 import type { Database } from './connect';
-import { FencedError, type Holder } from './leases';
+import { FencedError, type Holder } from './holders';
 import type { LogIndex } from './tables';
 
 export interface LogState {
@@ -24,7 +24,7 @@ export async function appendChunk(
   if (chunk.sizeBytes === 0) return refuse(db, holder);
   const { rows } = await sql<{ appended: boolean; bytes: number }>`
     with grown as (
-      update attempts set log_bytes = log_bytes + ${chunk.sizeBytes}
+      update attempts set log_bytes = log_bytes + ${chunk.sizeBytes}, last_output_at = now()
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and log_bytes = ${chunk.startByte}
         and state <> 'finished'
         and exists (select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid

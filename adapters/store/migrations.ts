@@ -145,4 +145,17 @@ export const MIGRATIONS: Record<string, Migration> = {
     create unique index one_live_lease_an_attempt on leases (run_id, attempt)
       where state in ('granted', 'active', 'releasing');
   `),
+  '0002-goes-on': statements(`
+    alter table builds add reruns integer not null default 0;
+    alter table builds add rerun_at timestamptz;
+    alter table builds add timeout_ms bigint;
+    alter table builds add cancel_cause text;
+    alter table builds add dispatch_tried_at timestamptz;
+    alter table builds add checked_at timestamptz;
+    create index builds_to_check on builds (checked_at nulls first) where state <> 'finished';
+    alter table runs add base_attempt integer not null default 0;
+    alter table attempts add last_output_at timestamptz;
+    alter table attempts add log_gaps jsonb not null default '[]';
+    alter table leases add deadline_at timestamptz not null default now() + interval '1 day';
+  `),
 };

@@ -4,6 +4,7 @@
 // deadlocks (11 of 150 closes that met a result).
 import { sql, type Transaction } from 'kysely';
 import { outcomeOf } from '../../domain/verdict';
+import type { LogGap } from '../../domain/schemas/api';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
@@ -41,6 +42,7 @@ export interface AttemptRow {
   image_digest: string | null;
   log_bytes: number;
   log_complete: boolean;
+  log_gaps: LogGap[];
   created_at: Date;
   started_at: Date | null;
   finished_at: Date | null;
@@ -57,7 +59,11 @@ function selectRuns(db: Database) {
   return db
     .selectFrom('runs')
     .leftJoin('attempts', (join) =>
-      join.onRef('attempts.run_id', '=', 'runs.id').onRef('attempts.number', '=', 'runs.attempt'),
+      join
+        .onRef('attempts.run_id', '=', 'runs.id')
+        .onRef('attempts.number', '=', 'runs.attempt')
+        // What the run is doing now says nothing of the attempts before its rerun.
+        .onRef('attempts.number', '>', 'runs.base_attempt'),
     )
     .select([
       'runs.id',
@@ -206,16 +212,20 @@ export async function closeAttempt(
   });
 }
 
-/** Where the live lease of an attempt is, and how the attempt ended if it has. */
+/** Which worker serves the host of an attempt now, and how the attempt ended if it has. */
 export async function locateAttempt(
   db: Database,
   runId: string,
   number: number,
-): Promise<{ worker: string | null; cluster: string; outcome: Outcome | null; cause: Cause | null } | undefined> {
+): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined> {
   return db
     .selectFrom('attempts')
     .innerJoin('runs', 'runs.id', 'attempts.run_id')
-    .select(['attempts.worker', 'runs.cluster', 'attempts.outcome', 'attempts.cause'])
+    .leftJoin('hosts', (join) =>
+      join.onRef('hosts.cluster', '=', 'runs.cluster').onRef('hosts.name', '=', 'attempts.host'),
+    )
+    .select(['runs.cluster', 'attempts.cause'])
+    .select(sql<string | null>`coalesce(hosts.worker, attempts.worker)`.as('worker'))
     .where('attempts.run_id', '=', runId)
     .where('attempts.number', '=', number)
     .executeTakeFirst();

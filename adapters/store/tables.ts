@@ -1,6 +1,7 @@
 // Owns the shape of every table as TypeScript sees it; migrations.ts makes the same in SQL.
 // Used by the files of this folder only.
 import type { ColumnType, Generated } from 'kysely';
+import type { LogGap } from '../../domain/schemas/api';
 import type { Plan, PlannedRun } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome, RunState } from '../../domain/schemas/words';
 
@@ -36,6 +37,12 @@ export interface Tables {
     request_digest: string;
     cancel_requested_at: NullableInstant;
     cancel_delivered_at: NullableInstant;
+    cancel_cause: Cause | null;
+    timeout_ms: number | null;
+    reruns: Generated<number>;
+    rerun_at: NullableInstant;
+    dispatch_tried_at: NullableInstant;
+    checked_at: NullableInstant;
     dispatched_at: NullableInstant;
     created_at: Instant;
     started_at: NullableInstant;
@@ -54,6 +61,7 @@ export interface Tables {
     message: string;
     waiting: string | null;
     attempt: number;
+    base_attempt: Generated<number>;
     cancel_requested_at: NullableInstant;
     cancel_delivered_at: NullableInstant;
     finished_at: NullableInstant;
@@ -73,6 +81,8 @@ export interface Tables {
     log_bytes: Bigint;
     log_complete: ColumnType<boolean, boolean | undefined, boolean>;
     log_index: ColumnType<LogIndex | null, string | null | undefined, string | null>;
+    log_gaps: ColumnType<LogGap[], string | undefined, string>;
+    last_output_at: NullableInstant;
     created_at: Instant;
     starting_at: NullableInstant;
     started_at: NullableInstant;
@@ -107,6 +117,7 @@ export interface Tables {
     slot: number;
     state: 'granted' | 'active' | 'releasing' | 'released' | 'expired';
     granted_at: Instant;
+    deadline_at: Instant;
     ended_at: NullableInstant;
   };
 }

@@ -1,9 +1,10 @@
 // Owns /v1/projects/:project/builds and the runs below: what people read of a build, and how they cancel it.
 import { Router } from 'express';
 import { z } from 'zod';
-import { deliverCancels } from '../../adapters/outbox';
+import { deliverCancels, dispatchStored } from '../../adapters/outbox';
 import { listBuilds, readBuild, readPlan, requestBuildCancel, type BuildRow } from '../../adapters/store/builds';
-import { listHosts } from '../../adapters/store/leases';
+import { listHosts } from '../../adapters/store/hosts';
+import { beginRerun } from '../../adapters/store/reruns';
 import {
   listArtifacts,
   listAttempts,
@@ -14,9 +15,10 @@ import {
   type RunRow,
 } from '../../adapters/store/runs';
 import { apiPath } from '../../domain/names';
-import type * as shapes from '../../domain/schemas/api';
+import type { RerunWish } from '../../domain/rerun';
+import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
-import { notFound } from '../problem';
+import { notFound, Refusal } from '../problem';
 import { SILENT_AFTER_MS, viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
 import { requireProject } from './projects';
 
@@ -46,8 +48,7 @@ export function buildRoutes(context: ApiContext): Router {
 
   router.get('/v1/projects/:project/builds/:number/plan', async (request, response) => {
     const row = await requireBuild(context, request.params);
-    const { jobs, runs } = await readPlan(context.db, row.id);
-    response.json({ digest: row.plan_digest, plan: { version: 1, trigger: row.trigger, jobs, runs } });
+    response.json({ digest: row.plan_digest, plan: await readPlan(context.db, row.id) });
   });
 
   router.post('/v1/projects/:project/builds/:number/cancel', async (request, response) => {
@@ -68,11 +69,41 @@ export function buildRoutes(context: ApiContext): Router {
     response.status(answer.state === 'finished' ? 200 : 202).json(answer);
   });
 
+  router.post('/v1/projects/:project/builds/:number/rerun', async (request, response) => {
+    const { runs } = shapes.RerunRequest.parse(request.body ?? {});
+    const row = await requireBuild(context, request.params);
+    await rerun(context, row, runs);
+    response.status(202).json(await answerBuild(context, await requireBuild(context, request.params)));
+  });
+
+  router.post('/v1/projects/:project/builds/:number/runs/:run/rerun', async (request, response) => {
+    const row = await requireBuild(context, request.params);
+    await rerun(context, row, [request.params.run]);
+    response.status(202).json(await answerRun(context, request.params));
+  });
+
   router.get('/v1/workers', async (_request, response) => {
     response.json({ workers: (await listHosts(context.db)).map(viewWorker) });
   });
 
   return router;
+}
+
+async function rerun(context: ApiContext, build: BuildRow, wish: RerunWish): Promise<void> {
+  const name = `build ${build.project}/${build.number}`;
+  const answer = await beginRerun(context.db, build.id, wish);
+  switch (answer.kind) {
+    case 'not-finished':
+      throw new Refusal(409, 'build-not-finished', `${name} is under way; wait for its end, or cancel it first`);
+    case 'nothing':
+      throw new Refusal(409, 'nothing-to-rerun', `all runs of ${name} passed; name runs, or rerun all`);
+    case 'unknown-run':
+      throw notFound(`run ${build.project}/${build.number}/${answer.run}`);
+    case 'begun':
+      dispatchStored(context, build).catch((error: unknown) => {
+        context.log.warn({ error: String(error) }, 'rerun left to the sweep');
+      });
+  }
 }
 
 /** The wish is committed; Temporal is told at once, and by the sweep if that fails. */

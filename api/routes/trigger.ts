@@ -4,8 +4,9 @@ import { createHash, randomUUID } from 'node:crypto';
 import { Router, type Request } from 'express';
 import { dispatchBuild } from '../../adapters/outbox';
 import { planDigest } from '../../adapters/plan-digest';
-import { createBuild, readBuild } from '../../adapters/store/builds';
-import { allowsPrivileged } from '../../adapters/store/leases';
+import { createBuild, readBuild, type NewBuild } from '../../adapters/store/builds';
+import type { BuildToStart } from '../../adapters/temporal';
+import { allowsPrivileged } from '../../adapters/store/hosts';
 import type { Plan } from '../../domain/schemas/plan';
 import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
@@ -55,13 +56,25 @@ async function trigger(context: ApiContext, name: string, request: Request) {
     case 'created': {
       const { number } = created;
       // The answer does not wait for Temporal: the row is committed, and the sweep delivers what this misses.
-      setImmediate(dispatch, context, { ...build, number, trigger: plan.trigger });
+      setImmediate(dispatch, context, toStart(build, number));
       return { status: 201, build: firstView(context, build, created) };
     }
   }
 }
 
-function dispatch(context: ApiContext, build: Parameters<typeof dispatchBuild>[1]): void {
+function toStart({ id, project, plan, runIds, cluster }: NewBuild, number: number): BuildToStart {
+  const runs = plan.runs.map((spec, at) => ({
+    id: runIds[at] ?? '',
+    spec,
+    cluster,
+    outcome: null,
+    attemptsBefore: 0,
+  }));
+  const { trigger, jobs } = plan;
+  return { id, project, number, reruns: 0, trigger, jobs, runs, timeoutMs: plan.buildTimeoutMs ?? null };
+}
+
+function dispatch(context: ApiContext, build: BuildToStart): void {
   dispatchBuild(context, build).catch((error: unknown) => {
     const { project, number } = build;
     context.log.warn({ project, build: number, error: String(error) }, 'left to the sweep');
@@ -93,6 +106,8 @@ function firstView(
     reason: build.reason,
     plan_digest: build.planDigest,
     cancel_requested_at: null,
+    reruns: 0,
+    rerun_at: null,
     created_at: created.createdAt,
     started_at: null,
     finished_at: null,

@@ -9,17 +9,17 @@ import { appendLog } from '../../adapters/log-store';
 import { recordArtifact } from '../../adapters/store/logs';
 import {
   findOrphans,
-  recordHost,
   recordProgress,
   recordResult,
+  releaseCleaned,
   releaseLease,
-  requestLease,
   requireLive,
   type Holder,
-} from '../../adapters/store/leases';
+} from '../../adapters/store/holders';
+import { recordHost } from '../../adapters/store/hosts';
+import { requestLease } from '../../adapters/store/leases';
 import { pagePath } from '../../domain/names';
 import * as shapes from '../../domain/schemas/worker-api';
-import { isRetried } from '../../domain/verdict';
 import type { ApiContext } from '../context';
 import { Refusal } from '../problem';
 import { SILENT_AFTER_MS } from '../views';
@@ -61,8 +61,9 @@ export function workerRoutes(context: ApiContext): Router {
   });
 
   router.post('/v1/worker/orphans', async (request, response) => {
-    const { holders } = shapes.ContainerList.parse(request.body);
-    response.json({ orphans: await findOrphans(context.db, holders) });
+    const { worker, found } = shapes.RemainsList.parse(request.body);
+    await releaseCleaned(context.db, worker, found);
+    response.json({ orphans: await findOrphans(context.db, found) });
   });
 
   router.post(`${attempt}/progress`, async (request, response) => {
@@ -90,9 +91,7 @@ export function workerRoutes(context: ApiContext): Router {
   });
 
   router.post(`${attempt}/result`, async (request, response) => {
-    const holder = holderOf(request);
-    const result = shapes.Result.parse(request.body);
-    await recordResult(context.db, holder, { ...result, final: !isRetried(result.cause, holder.attempt) });
+    await recordResult(context.db, holderOf(request), shapes.Result.parse(request.body));
     response.json({});
   });
 

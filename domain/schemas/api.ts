@@ -43,6 +43,13 @@ export const TriggerRequest = z.strictObject({
   reason: z.string().max(4096).default('').describe('free text shown with the build'),
 });
 export type TriggerRequest = z.infer<typeof TriggerRequest>;
+export const RerunRequest = z.strictObject({
+  runs: z
+    .union([z.enum(['all', 'failed']), z.array(RunName).min(1).max(1000)])
+    .default('all')
+    .describe('all; failed: what did not pass; or names. Runs that need one of them are run again as well'),
+});
+export type RerunRequest = z.infer<typeof RerunRequest>;
 export const PlanRequest = z.strictObject({
   definition: Definition.optional().describe('default: the definition the project has now'),
   trigger: z.string().optional(),
@@ -80,8 +87,10 @@ export const BuildSummary = z.strictObject({
   params: z.record(z.string(), z.string()),
   planDigest: z.string(),
   counts: RunCounts,
+  reruns: count.describe('how often it was run again, 0 at first'),
   createdAt: instant,
   startedAt: instant.nullable(),
+  rerunAt: instant.nullable().describe('when it was run again for the last time'),
   finishedAt: instant.nullable(),
   urls: z.strictObject({
     self: z.string().describe('this build in the API'),
@@ -115,6 +124,13 @@ export type RunSummary = z.infer<typeof RunSummary>;
 export const Build = BuildSummary.extend({ runs: z.array(RunSummary).describe('in plan order') });
 export type Build = z.infer<typeof Build>;
 
+export const LogGap = z.strictObject({
+  atByte: count.describe('offset in the log at which something is missing'),
+  lostBytes: count.nullable().describe('how much; null: nobody knows'),
+  reason: z.enum(['cap', 'host-lost', 'container-lost']),
+});
+export type LogGap = z.infer<typeof LogGap>;
+
 export const Attempt = z.strictObject({
   number: z.number().int().positive(),
   state: RunState,
@@ -128,6 +144,7 @@ export const Attempt = z.strictObject({
   imageDigest: z.string().nullable(),
   logBytes: count,
   logComplete: z.boolean(),
+  logGaps: z.array(LogGap).describe('what the log lacks; empty: every byte is there'),
   createdAt: instant,
   startedAt: instant.nullable().describe('start of the container'),
   finishedAt: instant.nullable(),

@@ -2,6 +2,9 @@
 // Made by domain/plan.ts, stored with the build, interpreted by the build workflow, executed by cluster workers.
 import { z } from 'zod';
 
+const ms = z.number().int().positive();
+const count = z.number().int().nonnegative();
+
 /** When a run that needs others may start, judged once all of them are finished. */
 export const NeedCondition = z.enum(['success', 'failure', 'always']);
 export type NeedCondition = z.infer<typeof NeedCondition>;
@@ -12,6 +15,14 @@ export const Resources = z.strictObject({
   pids: z.number().int().positive().optional().describe('processes and threads at once'),
 });
 export type Resources = z.infer<typeof Resources>;
+
+/** Further attempts by the kind of cause; domain/verdict.ts says which cause is of which kind. */
+export const RetryBudget = z.strictObject({
+  infrastructure: count.describe('lost hosts, engines and containers, full disks'),
+  failure: count.describe('the script failed or ran out of memory'),
+  timeout: count.describe('it did not start, said nothing, or ran for too long'),
+});
+export type RetryBudget = z.infer<typeof RetryBudget>;
 
 export const PlannedRun = z.strictObject({
   name: z.string().describe('unique in the build, final: placeholders are expanded'),
@@ -26,7 +37,11 @@ export const PlannedRun = z.strictObject({
   hostTag: z.string().optional().describe('lower-case glob over host name and labels; absent: any host'),
   script: z.string().describe('program text, executed as a file'),
   env: z.record(z.string(), z.string()).describe('merged parameters, see docs/project-file.md'),
-  timeoutMs: z.number().int().positive().describe('ms from the start of the container to its last artifact'),
+  timeoutMs: ms.describe('ms from the start of the container to its last artifact'),
+  waitingTimeoutMs: ms.optional().describe('ms until a host takes it; absent: DEFAULT_LIMITS of domain/build-input.ts'),
+  startTimeoutMs: ms.optional().describe('ms from its lease to the start of the container; absent: as above'),
+  idleTimeoutMs: ms.optional().describe('ms without output; absent: no limit'),
+  retry: RetryBudget.partial().optional().describe('absent: DEFAULT_BUDGET of domain/verdict.ts'),
   resources: Resources,
   needs: z.array(z.string()).describe('final names of the runs that must be finished first'),
   needsCondition: NeedCondition,
@@ -44,6 +59,7 @@ export type PlannedJob = z.infer<typeof PlannedJob>;
 export const Plan = z.strictObject({
   version: z.literal(1),
   trigger: z.string().describe('name of the trigger in the file'),
+  buildTimeoutMs: ms.optional().describe('ms from the first run to the verdict; absent: DEFAULT_LIMITS'),
   jobs: z.array(PlannedJob),
   runs: z.array(PlannedRun),
 });

@@ -79,6 +79,18 @@ const Resources = z.strictObject({
 const Capabilities = z.array(z.string().regex(/^[A-Za-z_]+$/, 'write a Linux capability, e.g. NET_ADMIN'));
 const timeout = () => numberFrom(0.001, 43_200);
 
+const timeouts = {
+  waiting: timeout().optional().describe('minutes until a host takes the run; default 10080 (a week)'),
+  start: timeout().optional().describe('minutes from its host to its first command, pulls included; default 60'),
+  idle: timeout().optional().describe('minutes without output; default: no limit'),
+};
+const budget = () => wholeFrom(0, 10).optional();
+const Retry = z.strictObject({
+  infrastructure: budget().describe('further attempts after a lost host, engine or container, 0 to 10; default 2'),
+  failure: budget().describe('further attempts after a failed script, 0 to 10; default 0'),
+  timeout: budget().describe('further attempts after a time-out of start, run or output, 0 to 10; default 0'),
+});
+
 /** What a run says about its container, and what an override may say anew for some cells. */
 const settings = {
   'container-user': text(256).optional().describe('user or uid[:gid] in the container; default: that of the image'),
@@ -89,6 +101,8 @@ const settings = {
   'host-tag': text(256).optional().describe('glob over host name and labels, case ignored; default: any host'),
   params: Params.optional().describe('environment variables; values are taken as written'),
   timeout: timeout().optional().describe('minutes, 0.001 to 43200, fractions allowed; default: that of the file'),
+  timeouts: z.strictObject(timeouts).optional().describe('further limits of a run; default: those of the file'),
+  retry: Retry.optional().describe('further attempts by what went wrong; default: as in the file'),
   resources: Resources.optional().describe('limits of the container; default: none'),
 };
 
@@ -168,6 +182,14 @@ const Scripts = z.record(text(256), z.string().min(1, 'is empty; write a program
 
 export const ProjectFile = z.strictObject({
   timeout: timeout().describe('minutes, 0.001 to 43200, from the start of the container to its last artifact'),
+  timeouts: z
+    .strictObject({
+      ...timeouts,
+      build: timeout().optional().describe('minutes for the whole build; default 43200 (30 days)'),
+    })
+    .optional()
+    .describe('further limits of all runs, and that of the build'),
+  retry: Retry.optional().describe('further attempts of all runs by what went wrong'),
   description: z.string().max(4096).optional().describe('free text, up to 4096 characters'),
   params: Params.optional().describe('environment variables of all runs'),
   scripts: Scripts.default({}).describe('name → program text, executed as a file'),

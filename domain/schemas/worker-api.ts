@@ -28,6 +28,9 @@ export const Lease = z.strictObject({
   runUrl: z.string(),
   spec: PlannedRun,
   host: z.string(),
+  image: z.string().describe('what to make the container from: the reference, or the digest of an earlier attempt'),
+  leasedForMs: count.describe('ms since the slot was granted'),
+  silentForMs: count.describe('ms since the script started or its last output came home'),
   mayHaveStarted: z.boolean().describe('the script may have been started: adopt, never create again'),
   logBytes: count.describe('bytes of the log that are at home'),
 });
@@ -71,12 +74,14 @@ export type Result = z.infer<typeof Result>;
 export const Stored = z.strictObject({ sizeBytes: count, digest: z.string() });
 export type Stored = z.infer<typeof Stored>;
 
-/** Containers a worker finds on its engine; the answer names those that nobody needs. */
-export const ContainerList = z.strictObject({
+const AttemptKey = z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive() });
+export type AttemptKey = z.infer<typeof AttemptKey>;
+/** Names an attempt and the supervisor that has it. */
+export type HolderKey = AttemptKey & { token: number };
+
+/** What a worker finds on its machine of attempts; the answer names those whose remains nobody needs. */
+export const RemainsList = z.strictObject({
   worker: z.uuid(),
-  holders: z.array(z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), token: count })).max(10_000),
+  found: z.array(AttemptKey).max(10_000).describe('all of them: containers, folders, and what it supervises now'),
 });
-export const OrphanList = z.strictObject({
-  orphans: z.array(z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), token: count })),
-});
-export type HolderKey = z.infer<typeof OrphanList>['orphans'][number];
+export const OrphanList = z.strictObject({ orphans: z.array(AttemptKey) });

@@ -1,0 +1,113 @@
+// Owns what may end a run from outside while its script runs: a cancel, its time limit, and a silence that is too long.
+// Called by supervise.ts; stops the container and says why.
+import type { Engine } from '../adapters/engine';
+import type { Lease } from '../domain/schemas/worker-api';
+
+/** Why a script was stopped; undefined: it was not. */
+export type Stopped = 'run-timeout' | 'idle-timeout' | 'cancel-requested' | undefined;
+
+interface Watched {
+  name: string;
+  startedAt: Date;
+  cancel: AbortSignal;
+  detach: AbortSignal;
+}
+
+export interface Watch {
+  /** Passes the output on, and counts from each piece anew how long there is none. */
+  listening(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer>;
+  /** Ends the watch. @returns why the container was stopped, if it was */
+  end(): Stopped;
+}
+
+/** Watches from now until `end`; a container that was adopted keeps the clocks that ran before. */
+export function watchLimits(
+  { engine, worker }: { engine: Pick<Engine, 'stop'>; worker: { stopGraceMs: number } },
+  { spec, silentForMs }: Lease,
+  at: Watched,
+): Watch {
+  let stopped: Stopped;
+  const stop = (why: NonNullable<Stopped>): void => {
+    if (stopped || at.detach.aborted) return;
+    stopped = why;
+    // A stop that the engine refuses is tried again by the next supervisor or the sweep; the wait goes on meanwhile.
+    void keepStopping(engine, at, worker.stopGraceMs);
+  };
+  const onCancel = (): void => stop('cancel-requested');
+  at.cancel.addEventListener('abort', onCancel);
+  if (at.cancel.aborted) onCancel();
+  const leftMs = at.startedAt.getTime() + spec.timeoutMs - Date.now();
+  const runLimit = longTimer(() => stop('run-timeout'), Math.max(leftMs, 0));
+  const idle = new IdleLimit(spec.idleTimeoutMs, silentForMs, () => stop('idle-timeout'));
+  return {
+    listening: (source) => idle.listening(source),
+    end: () => {
+      runLimit.clear();
+      idle.clear();
+      at.cancel.removeEventListener('abort', onCancel);
+      return stopped;
+    },
+  };
+}
+
+class IdleLimit {
+  private timer: { clear(): void } | undefined;
+  private lastMs: number;
+
+  constructor(
+    private readonly limitMs: number | undefined,
+    silentForMs: number,
+    private readonly fire: () => void,
+  ) {
+    this.lastMs = performance.now() - silentForMs;
+    this.arm();
+  }
+
+  async *listening(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const bytes of source) {
+      // While home is away nothing more is read, which is not the silence of the script.
+      this.lastMs = Infinity;
+      yield bytes;
+      this.lastMs = performance.now();
+    }
+    this.clear();
+  }
+
+  clear(): void {
+    this.timer?.clear();
+    this.timer = undefined;
+  }
+
+  private arm(): void {
+    if (this.limitMs === undefined) return;
+    const leftMs = Math.min(this.lastMs + this.limitMs - performance.now(), this.limitMs);
+    this.timer = longTimer(() => (this.isOver() ? this.fire() : this.arm()), Math.max(leftMs, 0));
+  }
+
+  private isOver(): boolean {
+    return performance.now() - this.lastMs >= (this.limitMs ?? Infinity);
+  }
+}
+
+const STOP_RETRY_MS = 1_000;
+
+async function keepStopping(engine: Pick<Engine, 'stop'>, at: Watched, graceMs: number): Promise<void> {
+  while (!at.detach.aborted) {
+    try {
+      return await engine.stop(at.name, graceMs);
+    } catch {
+      await new Promise((done) => setTimeout(done, STOP_RETRY_MS));
+    }
+  }
+}
+
+/** setTimeout fires at once above 24.8 days. */
+export function longTimer(fire: () => void, ms: number): { clear(): void } {
+  const MOST_MS = 2 ** 31 - 1;
+  let timer: NodeJS.Timeout;
+  const arm = (leftMs: number): void => {
+    timer = setTimeout(() => (leftMs > MOST_MS ? arm(leftMs - MOST_MS) : fire()), Math.min(leftMs, MOST_MS));
+  };
+  arm(ms);
+  return { clear: () => clearTimeout(timer) };
+}

@@ -1,0 +1,51 @@
+// Owns the sweep that finishes what nobody drives any more: builds whose workflow was ended by hand or is unknown to
+// Temporal, and leases past their deadline on silent hosts. Never by age alone.
+// Called by the orchestrator every few seconds; repeating it is harmless.
+import type { Cause } from '../domain/schemas/words';
+import { finishBuild } from './store/builds';
+import type { Database } from './store/connect';
+import { buildsToCheck, dispatchAgain, listOpenRuns, overdueAttempts } from './store/deliveries';
+import { closeAttempt, closeRuns } from './store/runs';
+import type { Temporal, WorkflowFate } from './temporal';
+
+export interface ReaperPorts {
+  db: Database;
+  temporal: Pick<Temporal, 'fateOf'>;
+}
+
+/** A worker that was not heard for so long is not waited for any longer once its lease is overdue, ms. */
+const SILENT_AFTER_MS = 60_000;
+
+/** @throws what the store or Temporal throw; the next round goes on */
+export async function sweepAbandoned({ db, temporal }: ReaperPorts): Promise<void> {
+  for (const { runId, number } of await overdueAttempts(db, SILENT_AFTER_MS)) {
+    const message = 'its lease ran out while its worker was silent';
+    await closeAttempt(db, { runId, number, cause: 'host-lost', message });
+  }
+  for (const build of await buildsToCheck(db)) {
+    await settle(db, build.id, await temporal.fateOf(build));
+  }
+}
+
+async function settle(db: Database, buildId: string, fate: WorkflowFate): Promise<void> {
+  switch (fate) {
+    case 'open':
+      return;
+    case 'unknown':
+      // A Temporal that lost its data, or another one: what is finished stays so, the rest goes on.
+      return dispatchAgain(db, buildId);
+    case 'terminated':
+      return close(db, buildId, { cause: 'workflow-terminated', message: 'its workflow was terminated in Temporal' });
+    case 'ended':
+      return close(db, buildId, { cause: 'internal', message: 'its workflow ended without a verdict' });
+  }
+}
+
+/** Closing a run fences its worker; the container goes with the worker's own sweep. */
+async function close(db: Database, buildId: string, end: { cause: Cause; message: string }): Promise<void> {
+  await closeRuns(
+    db,
+    (await listOpenRuns(db, buildId)).map((runId) => ({ runId, ...end })),
+  );
+  await finishBuild(db, buildId);
+}

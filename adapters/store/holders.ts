@@ -1,0 +1,185 @@
+// Owns every change that the holder of a lease makes to its attempt, and what is left when there is no holder any more.
+//
+//   granted ──starting──> active ──result──> releasing ──release──> released
+//      └───────────┴──────────┴── closeRuns / closeAttempt (runs.ts) ──> expired   (its token is refused from then on)
+//
+// Called by the API for workers only. Every function that takes a token refuses one that is not live.
+import { sql } from 'kysely';
+import { isRetried, outcomeOf } from '../../domain/verdict';
+import type { AttemptKey, HolderKey } from '../../domain/schemas/worker-api';
+import type { RetryBudget } from '../../domain/schemas/plan';
+import type { Cause, RunState } from '../../domain/schemas/words';
+import type { Database } from './connect';
+
+const LIVE = ['granted', 'active', 'releasing'] as const;
+
+/** Who says something of an attempt; every call names the token that was granted. */
+export type Holder = HolderKey;
+
+/** The token is not, or no longer, the live one of this attempt: its holder must stop and touch nothing. */
+export class FencedError extends Error {
+  override readonly name = 'FencedError';
+  constructor(holder: Holder) {
+    super(
+      `fencing token ${holder.token} of attempt ${holder.attempt} of run ${holder.runId} is no longer the live one: another supervisor, another attempt or a cancel took over; let go of it`,
+    );
+  }
+}
+
+const isLive = (holder: Holder) => sql<boolean>`exists (
+  select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
+    and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing'))`;
+
+const lockedRun = (holder: Holder) => sql`locked as (select 1 from runs where id = ${holder.runId}::uuid for update)`;
+
+export interface AttemptProgress {
+  state: Extract<RunState, 'preparing' | 'running' | 'collecting'>;
+  /** Set before the container is started: from then on it is adopted, never created again. */
+  starting?: boolean;
+  containerId?: string;
+  imageDigest?: string;
+  startedAt?: Date;
+}
+
+const ORDER = sql.raw(`array['queued','leasing','preparing','running','collecting','finished']`);
+
+/** Moves an attempt forward and never back; facts once recorded stay. @throws FencedError */
+export async function recordProgress(db: Database, holder: Holder, progress: AttemptProgress): Promise<void> {
+  const { rows } = await sql<{ number: number }>`
+    with ${lockedRun(holder)}, moved as (
+      update attempts set
+        state = case when array_position(${ORDER}, state) < array_position(${ORDER}, ${progress.state}::text)
+          then ${progress.state}::text else state end,
+        starting_at = case when ${progress.starting ?? false} then coalesce(starting_at, now()) else starting_at end,
+        container_id = coalesce(container_id, ${progress.containerId ?? null}),
+        image_digest = coalesce(image_digest, ${progress.imageDigest ?? null}),
+        started_at = coalesce(started_at, ${progress.startedAt ?? null}::timestamptz)
+      where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished' and ${isLive(holder)}
+        and exists (select 1 from locked)
+      returning number, state
+    ), activated as (
+      update leases set state = 'active' where token = ${holder.token} and state = 'granted'
+        and ${progress.starting ?? false}
+    ), shown as (
+      update runs set state = moved.state, waiting = null from moved
+      where runs.id = ${holder.runId}::uuid and runs.attempt = ${holder.attempt} and runs.state <> 'finished'
+    )
+    select number from moved`.execute(db);
+  if (rows.length === 0) throw new FencedError(holder);
+}
+
+export interface AttemptResult {
+  cause: Cause;
+  message: string;
+  exitCode: number | null;
+}
+
+/**
+ * Ends an attempt; the slot stays taken until `release`. A run with budget left goes back to queued. The same result twice
+ * is fine. @throws FencedError
+ */
+export async function recordResult(db: Database, holder: Holder, result: AttemptResult): Promise<void> {
+  const cause = result.cause === 'cancel-requested' ? await whoCancelled(db, holder) : result.cause;
+  const outcome = outcomeOf(cause);
+  const isFinal = outcome === 'passed' || !(await hasBudget(db, holder, cause));
+  const { rows } = await sql<{ token: number }>`
+    with ${lockedRun(holder)}, held as (
+      update leases set state = 'releasing' where token = ${holder.token} and run_id = ${holder.runId}::uuid
+        and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
+      returning token
+    ), ended as (
+      update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
+        exit_code = ${result.exitCode}, finished_at = now(), log_complete = true
+      where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished'
+        and exists (select 1 from held)
+    ), run_ended as (
+      update runs set
+        state = case when ${isFinal} then 'finished' else 'queued' end,
+        outcome = case when ${isFinal} then ${outcome} end,
+        cause = case when ${isFinal} then ${cause} end,
+        finished_at = case when ${isFinal} then now() end,
+        message = ${result.message},
+        waiting = case when ${isFinal} then null else ${`${result.message}; another attempt is under way`} end
+      where id = ${holder.runId}::uuid and attempt = ${holder.attempt} and state <> 'finished'
+        and exists (select 1 from held)
+    )
+    select token from held`.execute(db);
+  if (rows.length === 0) throw new FencedError(holder);
+}
+
+/** Whether the run gets another attempt after this one; judged over the attempts of its newest rerun. */
+async function hasBudget(db: Database, holder: Holder, cause: Cause): Promise<boolean> {
+  const { rows } = await sql<{ retry: Partial<RetryBudget> | null; causes: Cause[] }>`
+    select spec -> 'retry' as retry, (
+      select coalesce(jsonb_agg(cause order by number), '[]') from attempts
+      where run_id = runs.id and number > runs.base_attempt and number < ${holder.attempt} and cause is not null
+    ) as causes
+    from runs where id = ${holder.runId}::uuid`.execute(db);
+  const [run] = rows;
+  return run !== undefined && isRetried([...run.causes, cause], run.retry ?? undefined);
+}
+
+/**
+ * A worker only knows that it was told to stop. Nobody asked for it when a cell of a fail-fast job failed, or when the
+ * whole build ran out of time.
+ */
+async function whoCancelled(db: Database, holder: Holder): Promise<Cause> {
+  const { rows } = await sql<{ asked: boolean; buildCause: Cause | null; failFast: boolean }>`
+    select r.cancel_requested_at is not null or b.cancel_requested_at is not null as asked,
+      b.cancel_cause as "buildCause", exists (
+      select 1 from jsonb_array_elements(b.plan_jobs) j where j ->> 'name' = r.spec ->> 'job' and (j ->> 'failFast')::boolean
+    ) as "failFast"
+    from runs r join builds b on b.id = r.build_id where r.id = ${holder.runId}::uuid`.execute(db);
+  const [who] = rows;
+  if (who?.asked) return who.buildCause ?? 'cancel-requested';
+  return who?.failFast ? 'fail-fast' : 'cancel-requested';
+}
+
+/** Gives the slot back: said only after the container is gone. Idempotent. */
+export async function releaseLease(db: Database, holder: Holder): Promise<void> {
+  await db
+    .updateTable('leases')
+    .set({ state: 'released', ended_at: sql`now()` })
+    .where('token', '=', holder.token)
+    .where('run_id', '=', holder.runId)
+    .where('state', 'in', LIVE)
+    .execute();
+}
+
+/** Throws unless the holder's token is live. */
+export async function requireLive(db: Database, holder: Holder): Promise<void> {
+  const { rows } = await sql<{ live: boolean }>`select ${isLive(holder)} as live`.execute(db);
+  if (!rows[0]?.live) throw new FencedError(holder);
+}
+
+/**
+ * Of the attempts whose containers or folders a worker found: those that nothing needs any more. An attempt that this
+ * installation does not know belongs to another one on the same engine and is left alone.
+ */
+export async function findOrphans(db: Database, found: readonly AttemptKey[]): Promise<AttemptKey[]> {
+  const { rows } = await sql<AttemptKey>`
+    select f."runId", f.attempt
+    from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)
+    join attempts a on a.run_id = f."runId" and a.number = f.attempt
+    where not exists (select 1 from leases l where l.run_id = f."runId" and l.attempt = f.attempt
+      and l.state in ('granted', 'active'))`.execute(db);
+  return rows;
+}
+
+/** Longer than a worker's list of what it found can be under way, seconds. */
+const LIST_AGE_S = 45;
+
+/**
+ * Gives back the slots of a worker's hosts whose attempt has ended and of which the worker found nothing: it died between
+ * the removal and the release. @param found everything that the worker has of attempts, what it supervises included
+ */
+export async function releaseCleaned(db: Database, worker: string, found: readonly AttemptKey[]): Promise<void> {
+  await sql`
+    update leases set state = 'released', ended_at = now()
+    from attempts a, hosts h
+    where leases.state in ('granted', 'active', 'releasing') and h.id = leases.host and h.worker = ${worker}
+      and a.run_id = leases.run_id and a.number = leases.attempt
+      and a.finished_at < now() - ${LIST_AGE_S} * interval '1 second'
+      and not exists (select 1 from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)
+        where f."runId" = leases.run_id and f.attempt = leases.attempt)`.execute(db);
+}

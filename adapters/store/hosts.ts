@@ -1,0 +1,73 @@
+// Owns the rows of hosts and of the clusters they belong to: who serves them, and with how many slots.
+// Called by the API; read inside the transaction that grants a lease.
+import { sql, type Transaction } from 'kysely';
+import type { Database } from './connect';
+import type { Tables } from './tables';
+
+/**
+ * Registers a worker's host, or says that it is still there.
+ * @param silentAfterMs a name may be taken over by another worker once its owner was silent for so long
+ * @returns false when another living worker has a host of this name in the cluster
+ */
+export async function recordHost(
+  db: Database,
+  host: { cluster: string; name: string; worker: string; labels: string[]; slots: number; version: string },
+  silentAfterMs: number,
+): Promise<boolean> {
+  await db
+    .insertInto('clusters')
+    .values({ name: host.cluster })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+  const { rows } = await sql<{ id: string }>`
+    insert into hosts (id, cluster, name, worker, labels, slots, version)
+    values (${`${host.cluster}/${host.name}`}, ${host.cluster}, ${host.name}, ${host.worker},
+            ${JSON.stringify(host.labels)}::jsonb, ${host.slots}, ${host.version})
+    on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
+      version = excluded.version, last_seen_at = now()
+      where hosts.worker = excluded.worker or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
+    returning id`.execute(db);
+  return rows.length === 1;
+}
+
+export interface HostRow {
+  name: string;
+  cluster: string;
+  worker: string;
+  labels: string[];
+  slots: number;
+  busy: number[];
+  version: string;
+  last_seen_at: Date;
+  /** ms since the worker was last heard */
+  silent_ms: number;
+}
+
+export async function listHosts(db: Database | Transaction<Tables>, cluster?: string): Promise<HostRow[]> {
+  let query = db
+    .selectFrom('hosts')
+    .select(['name', 'cluster', 'worker', 'labels', 'slots', 'version', 'last_seen_at'])
+    .select([
+      sql<number>`(extract(epoch from now() - last_seen_at) * 1000)::float8`.as('silent_ms'),
+      sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
+        where leases.host = hosts.id and leases.state in ('granted', 'active', 'releasing'))`.as('busy'),
+    ])
+    .orderBy('cluster')
+    .orderBy('name');
+  if (cluster !== undefined) query = query.where('cluster', '=', cluster);
+  return query.execute();
+}
+
+/** Whether the cluster's policy lets runs ask for privileged containers. An unknown cluster does not. */
+export async function allowsPrivileged(db: Database, cluster: string): Promise<boolean> {
+  const row = await db.selectFrom('clusters').select('allow_privileged').where('name', '=', cluster).executeTakeFirst();
+  return row?.allow_privileged ?? false;
+}
+
+export async function setClusterPolicy(db: Database, cluster: string, allowPrivileged: boolean): Promise<void> {
+  await db
+    .insertInto('clusters')
+    .values({ name: cluster, allow_privileged: allowPrivileged })
+    .onConflict((conflict) => conflict.column('name').doUpdateSet({ allow_privileged: allowPrivileged }))
+    .execute();
+}
