@@ -208,6 +208,7 @@ function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir
       H_BUILD: String(lease.build),
       H_RUN: lease.run,
       H_RUN_URL: lease.runUrl,
+      H_ATTEMPT: String(at.attempt),
       H_WORKER: lease.host,
     },
     labels: {

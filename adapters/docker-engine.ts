@@ -2,6 +2,8 @@
 // Called by workers/cluster.ts, which hands it to the activities as an Engine.
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
 import { followContainer } from './docker-log';
@@ -150,9 +152,7 @@ export class DockerEngine implements Engine {
     for (let tries = 0; ; tries += 1) {
       signal.throwIfAborted();
       try {
-        const { StatusCode: exitCode } = (await this.docker.getContainer(name).wait({ abortSignal: signal })) as {
-          StatusCode: number;
-        };
+        const exitCode = await this.exitCodeOf(name, signal);
         if (exitCode !== KILLED && tries === 0) return { exitCode, outOfMemory: false };
         const { State: state } = await this.docker.getContainer(name).inspect();
         // The container itself says whether the kernel killed it, and, after an engine that was away, that it has ended.
@@ -165,6 +165,25 @@ export class DockerEngine implements Engine {
       }
       await sleep(RETRY_MS, undefined, { signal });
     }
+  }
+
+  /**
+   * As a stream, because dockerode's own call never returns when the engine dies after it sent its headers, and it sends
+   * them at once. @throws whatever breaks the connection
+   */
+  private async exitCodeOf(name: string, signal: AbortSignal): Promise<number> {
+    const answer = await new Promise<Readable>((done, fail) => {
+      const call = {
+        path: `/containers/${name}/wait?`,
+        method: 'POST',
+        isStream: true,
+        abortSignal: signal,
+        statusCodes: { 200: true, 404: 'no such container', 500: 'server error' },
+      };
+      this.docker.modem.dial(call, (error, stream) => (error ? fail(error) : done(stream as Readable)));
+    });
+    const { StatusCode: exitCode } = JSON.parse(await text(answer)) as { StatusCode: number };
+    return exitCode;
   }
 
   async stop(name: string, graceMs: number): Promise<void> {

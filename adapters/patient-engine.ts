@@ -1,16 +1,20 @@
 // Owns the patience with an engine that is away, as when it is restarted: containers live on, and every call may be repeated.
 // Wrapped around an Engine by workers/cluster.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Engine } from './engine';
+import { EngineError, type Engine } from './engine';
 
 /** How long an engine that does not answer is waited for, ms: a restart takes seconds. */
-const AWAY_LIMIT_MS = 60_000;
+const AWAY_LIMIT_MS = 120_000;
 const RETRY_MS = 500;
+
+/** A call that takes longer has lost its answer, ms: dockerode waits for ever for one that was cut in its middle. */
+const CALL_LIMIT_MS = 60_000;
 
 /** The same engine; what only breaks because it is away for a moment is tried again. `follow` and `wait` do so themselves. */
 export function patient(engine: Engine): Engine {
   return {
-    pull: (reference) => patiently(() => engine.pull(reference)),
+    // As long as it takes; the limit of the start of its run ends it.
+    pull: (reference) => patiently(() => engine.pull(reference), Infinity),
     digestOf: (imageId) => patiently(() => engine.digestOf(imageId)),
     makeRunDir: (name, script) => engine.makeRunDir(name, script),
     find: (name) => patiently(() => engine.find(name)),
@@ -18,7 +22,7 @@ export function patient(engine: Engine): Engine {
     start: (name) => patiently(() => engine.start(name)),
     follow: (container, options) => engine.follow(container, options),
     wait: (name, signal) => engine.wait(name, signal),
-    stop: (name, graceMs) => patiently(() => engine.stop(name, graceMs)),
+    stop: (name, graceMs) => patiently(() => engine.stop(name, graceMs), CALL_LIMIT_MS + graceMs),
     archivedFiles: (name) => engine.archivedFiles(name),
     remove: (name) => patiently(() => engine.remove(name)),
     listRemains: () => patiently(() => engine.listRemains()),
@@ -26,11 +30,11 @@ export function patient(engine: Engine): Engine {
 }
 
 /** @throws EngineError of the last try */
-async function patiently<T>(call: () => Promise<T>): Promise<T> {
+async function patiently<T>(call: () => Promise<T>, limitMs = CALL_LIMIT_MS): Promise<T> {
   const giveUpAtMs = performance.now() + AWAY_LIMIT_MS;
   for (;;) {
     try {
-      return await call();
+      return await within(limitMs, call());
     } catch (error) {
       if (!isAway((error as Error).cause) || performance.now() > giveUpAtMs) throw error;
     }
@@ -38,9 +42,21 @@ async function patiently<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
+async function within<T>(limitMs: number, call: Promise<T>): Promise<T> {
+  if (limitMs === Infinity) return call;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, fail) => {
+    const message = `the engine did not answer within ${limitMs / 1000} s`;
+    const error = new EngineError('engine-unavailable', message, { cause: { code: 'ETIMEDOUT' } });
+    timer = setTimeout(() => fail(error), limitMs);
+  });
+  return Promise.race([call, late]).finally(() => clearTimeout(timer));
+}
+
 /** Nobody listens, the connection broke, or the engine has lost what is below it for a moment. */
 function isAway(cause: unknown): boolean {
   const { code, statusCode, message } = (cause ?? {}) as NodeJS.ErrnoException & { statusCode?: number };
-  if (statusCode === undefined) return ['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE'].includes(code ?? '');
+  if (statusCode === undefined)
+    return ['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT'].includes(code ?? '');
   return statusCode >= 500 && /containerd|transport is closing|while dialing|shutting down/i.test(message ?? '');
 }

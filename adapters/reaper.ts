@@ -14,7 +14,7 @@ export interface ReaperPorts {
 }
 
 /** A worker that was not heard for so long is not waited for any longer once its lease is overdue, ms. */
-const SILENT_AFTER_MS = 60_000;
+const SILENT_AFTER_MS = 30_000;
 
 /** @throws what the store or Temporal throw; the next round goes on */
 export async function sweepAbandoned({ db, temporal }: ReaperPorts): Promise<void> {

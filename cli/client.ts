@@ -22,6 +22,8 @@ export interface RunPlace {
   project: string;
   number: number;
   run: string;
+  /** Default: the newest. */
+  attempt?: number;
 }
 interface How {
   method?: 'GET' | 'POST' | 'PUT';
@@ -73,10 +75,14 @@ export class Client {
     return this.read(shapes.Run, `${apiPath.run(project, number, run)}/cancel`, { method: 'POST' });
   }
 
+  rerun(project: string, number: number, runs: shapes.RerunRequest['runs']): Promise<shapes.Build> {
+    return this.read(shapes.Build, `${apiPath.build(project, number)}/rerun`, { method: 'POST', body: { runs } });
+  }
+
   /** The log as it is now. @param offset negative: so many bytes from the end */
   async log(place: RunPlace, offset = 0): Promise<Buffer> {
     const path = apiPath.log(place.project, place.number, place.run);
-    const response = await this.request(`${path}?offset=${offset}`);
+    const response = await this.request(`${path}?offset=${offset}${attemptOf(place)}`);
     return Buffer.from(await response.arrayBuffer());
   }
 
@@ -86,7 +92,7 @@ export class Client {
     const at = { byte: 0, ended: false };
     while (!at.ended) {
       try {
-        yield* this.chunks(log, at);
+        yield* this.chunks(`${log}/events?offset=${at.byte}${attemptOf(place)}`, at);
       } catch (error) {
         if (isFinal(error)) throw error;
       }
@@ -95,8 +101,8 @@ export class Client {
   }
 
   /** One connection's worth; moves `at` along. */
-  private async *chunks(log: string, at: { byte: number; ended: boolean }): AsyncGenerator<Buffer> {
-    for await (const event of this.events(`${log}/events?offset=${at.byte}`)) {
+  private async *chunks(path: string, at: { byte: number; ended: boolean }): AsyncGenerator<Buffer> {
+    for await (const event of this.events(path)) {
       if (event.kind === 'end') at.ended = true;
       else {
         at.byte = event.endByte;
@@ -156,6 +162,8 @@ export class Client {
     throw new ClientError(answer.data?.detail ?? `${method} ${path}: HTTP ${response.status}`, answer.data);
   }
 }
+
+const attemptOf = ({ attempt }: RunPlace): string => (attempt === undefined ? '' : `&attempt=${attempt}`);
 
 /** A refusal stays one; a server that is away or fails may be back. */
 function isFinal(error: unknown): boolean {

@@ -5,12 +5,12 @@ import { planDigest } from '../adapters/plan-digest';
 import { readProjectFile } from '../adapters/project-file';
 import { makePlan } from '../domain/plan';
 import { formatProblem } from '../domain/problems';
-import { ProjectName } from '../domain/schemas/api';
+import { ProjectName, type Build, type BuildSummary } from '../domain/schemas/api';
 import type { Plan } from '../domain/schemas/plan';
 import type { ProjectFile } from '../domain/schemas/project-file';
 import type { Client } from './client';
-import { CommandError, EXIT, readDefinition, readParams, readPlace, type Output } from './context';
-import { followBuild, printVerdict } from './follow';
+import { CommandError, EXIT, readDefinition, readParams, readPlace, requireRunPlace, type Output } from './context';
+import { followBuild, printVerdict, sayGaps } from './follow';
 import { elapsed, paint, paintStatus, table } from './print';
 
 /** Prints every problem of a project file. */
@@ -94,10 +94,37 @@ export async function run(
   await storeProject(client, project.data, definition);
   const request = { trigger: made.trigger, params: readParams(options.param), reason: options.reason ?? 'slipway run' };
   const build = await client.trigger(project.data, request, randomUUID());
+  return follow(client, build, { isJson: options.json ?? false, output });
+}
+
+export interface RerunOptions {
+  failed?: boolean;
+  json?: boolean;
+}
+
+/** Runs a finished build again, or a part of it, and follows it; the exit code is the verdict. */
+export async function rerun(
+  client: Client,
+  text: string,
+  { options, output }: { options: RerunOptions; output: Output },
+): Promise<number> {
+  const { project, number, run: name } = readPlace(text);
+  if (options.failed && name !== undefined) {
+    throw new CommandError('--failed is for whole builds; leave out the name of the run', EXIT.usage);
+  }
+  const build = await client.rerun(project, number, name === undefined ? (options.failed ? 'failed' : 'all') : [name]);
+  return follow(client, build, { isJson: options.json ?? false, output });
+}
+
+async function follow(
+  client: Client,
+  build: BuildSummary | Build,
+  { isJson, output }: { isJson: boolean; output: Output },
+): Promise<number> {
   const quiet: Output = { out: () => undefined, err: () => undefined };
-  if (!options.json) output.err(`\nbuild ${build.project} #${build.number}  ${build.urls.page}\n`);
-  const finished = await followBuild(client, build, options.json ? quiet : output);
-  if (options.json) output.out(JSON.stringify(finished, null, 2));
+  if (!isJson) output.err(`\nbuild ${build.project} #${build.number}  ${build.urls.page}\n`);
+  const finished = await followBuild(client, build, isJson ? quiet : output);
+  if (isJson) output.out(JSON.stringify(finished, null, 2));
   else await printVerdict(client, finished, output);
   return exitCodeOf(finished.status);
 }
@@ -141,26 +168,19 @@ export async function builds(
 }
 
 /** Writes the log as it came, byte for byte. */
-export async function log(client: Client, text: string, options: { follow?: boolean }): Promise<number> {
-  const place = readPlace(text);
-  const run = place.run ?? (await onlyRun(client, place));
+export async function log(
+  client: Client,
+  text: string,
+  { options, output }: { options: { follow?: boolean; attempt?: number }; output: Output },
+): Promise<number> {
+  const place = { ...(await requireRunPlace(client, text)), attempt: options.attempt };
   if (options.follow) {
-    for await (const bytes of client.follow({ ...place, run })) await write(bytes);
+    for await (const bytes of client.follow(place)) await write(bytes);
   } else {
-    await write(await client.log({ ...place, run }));
+    await write(await client.log(place));
   }
+  await sayGaps(client, place, output);
   return EXIT.passed;
-}
-
-async function onlyRun(client: Client, place: { project: string; number: number }): Promise<string> {
-  const { runs } = await client.build(place.project, place.number);
-  const [first] = runs;
-  if (runs.length === 1 && first) return first.name;
-  const names = runs.slice(0, 10).map((run) => run.name);
-  throw new CommandError(
-    `build ${place.project}/${place.number} has ${runs.length} runs; name one: ${names.join(', ')}${runs.length > 10 ? ', …' : ''}`,
-    EXIT.usage,
-  );
 }
 
 function write(bytes: Buffer): Promise<void> {

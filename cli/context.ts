@@ -1,5 +1,6 @@
 // Owns what each command is given: where to write, which server, and the exit codes.
 // Made by main.ts; tests hand in their own.
+import type { Client } from './client';
 import { basename, resolve } from 'node:path';
 import { readFileSync, statSync } from 'node:fs';
 
@@ -75,4 +76,24 @@ export function readPlace(text: string): { project: string; number: number; run?
   if (!found) throw new CommandError(`${text}: write it as PROJECT/NUMBER or PROJECT/NUMBER/RUN`, EXIT.usage);
   const [, project = '', number = '', run] = found;
   return { project, number: Number(number), ...(run === undefined ? {} : { run }) };
+}
+
+/** `project/number/run`; the run may be left out when there is one only. @throws CommandError */
+export async function requireRunPlace(
+  client: Pick<Client, 'build'>,
+  text: string,
+): Promise<{ project: string; number: number; run: string }> {
+  const place = readPlace(text);
+  return { ...place, run: place.run ?? (await onlyRun(client, place)) };
+}
+
+async function onlyRun(client: Pick<Client, 'build'>, place: { project: string; number: number }): Promise<string> {
+  const { runs } = await client.build(place.project, place.number);
+  const [first] = runs;
+  if (runs.length === 1 && first) return first.name;
+  const names = runs.slice(0, 10).map((run) => run.name);
+  throw new CommandError(
+    `build ${place.project}/${place.number} has ${runs.length} runs; name one: ${names.join(', ')}${runs.length > 10 ? ', …' : ''}`,
+    EXIT.usage,
+  );
 }

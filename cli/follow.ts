@@ -2,7 +2,7 @@
 // Called by `slipway run` and `slipway up --example`.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Build, RunSummary } from '../domain/schemas/api';
-import { ClientError, type Client } from './client';
+import { ClientError, type Client, type RunPlace } from './client';
 import type { Output } from './context';
 import { elapsed, paint, paintStatus } from './print';
 
@@ -14,16 +14,18 @@ const LAST_LINES = 12;
 /** Follows until the build is finished and every line is printed. A server that restarts is waited for. */
 export async function followBuild(
   client: Client,
-  build: { project: string; number: number },
+  build: { project: string; number: number; runs?: readonly RunSummary[] },
   output: Output,
 ): Promise<Build> {
   const streams = new Streams(client, build, output);
-  const shown = new Map<string, string>();
+  // Of a rerun: what ended before it is no news, and neither are the attempts before it.
+  const earlier = new Map(build.runs?.map((run) => [run.name, run.attempt]));
+  const shown = new Map(build.runs?.filter((run) => run.state === 'finished').map((run) => [run.name, run.status]));
   for (;;) {
     const now = await client.build(build.project, build.number).catch(waitForServer);
     for (const run of now?.runs ?? []) {
       showChange(run, shown, output);
-      if (run.attempt > 0) streams.want(run.name);
+      if (run.attempt > (earlier.get(run.name) ?? 0)) streams.want(run.name, run.attempt);
     }
     if (now?.state === 'finished') {
       await streams.drained();
@@ -51,7 +53,7 @@ function showChange(run: RunSummary, shown: Map<string, string>, output: Output)
 /** Prints whole lines of several logs, each with the name of its run. */
 class Streams {
   private readonly wanted = new Set<string>();
-  private readonly waiting: string[] = [];
+  private readonly waiting: { run: string; attempt: number }[] = [];
   private readonly open = new Map<string, Promise<void>>();
 
   constructor(
@@ -60,10 +62,11 @@ class Streams {
     private readonly output: Output,
   ) {}
 
-  want(run: string): void {
-    if (this.wanted.has(run)) return;
-    this.wanted.add(run);
-    this.waiting.push(run);
+  want(run: string, attempt: number): void {
+    const key = `${run}/${attempt}`;
+    if (this.wanted.has(key)) return;
+    this.wanted.add(key);
+    this.waiting.push({ run, attempt });
     this.fill();
   }
 
@@ -73,21 +76,23 @@ class Streams {
 
   private fill(): void {
     while (this.open.size < STREAMS) {
-      const run = this.waiting.shift();
-      if (run === undefined) return;
-      const done = this.print(run).finally(() => {
-        this.open.delete(run);
+      const next = this.waiting.shift();
+      if (next === undefined) return;
+      const key = `${next.run}/${next.attempt}`;
+      const done = this.print(next).finally(() => {
+        this.open.delete(key);
         this.fill();
       });
-      this.open.set(run, done);
+      this.open.set(key, done);
     }
   }
 
-  private async print(run: string): Promise<void> {
+  private async print({ run, attempt }: { run: string; attempt: number }): Promise<void> {
     const decoder = new TextDecoder();
     const name = paint('cyan', run);
     let rest = '';
-    for await (const bytes of this.client.follow({ ...this.build, run })) {
+    const { project, number } = this.build;
+    for await (const bytes of this.client.follow({ project, number, run, attempt })) {
       const lines = (rest + decoder.decode(bytes, { stream: true })).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) this.output.out(`${name} | ${line}`);
@@ -102,10 +107,10 @@ export async function printVerdict(client: Client, build: Build, output: Output)
   for (const run of bad.slice(0, 5)) await printFailure(client, build, { run, output });
   if (bad.length > 5) output.err(`… and ${bad.length - 5} more runs that did not pass`);
   const { counts } = build;
-  const took = elapsed(build.createdAt, build.finishedAt);
+  const took = elapsed(build.rerunAt ?? build.createdAt, build.finishedAt);
   output.err('');
   output.err(
-    `${build.project} #${build.number} ${paintStatus(build.status)}: ${counts.passed} of ${counts.total} runs passed in ${took}`,
+    `${build.project} #${build.number} ${paintStatus(build.status)}: ${counts.passed} of ${counts.total} runs passed in ${took}${build.reruns > 0 ? ` (rerun ${build.reruns})` : ''}`,
   );
   output.err(`page   ${build.urls.page}`);
   output.err(`trace  ${build.urls.trace}`);
@@ -126,7 +131,24 @@ async function printFailure(
   const tail = await client.log(at, -4_000).catch(() => Buffer.alloc(0));
   const lines = tail.toString('utf8').trimEnd().split('\n').slice(-LAST_LINES);
   for (const line of lines) if (line !== '') output.err(`  ${line}`);
-  output.err(`  log:   slipway log ${place}`);
+  await sayGaps(client, at, output);
   output.err(`  page:  ${run.urls.page}`);
-  output.err(`  again: slipway run …, or POST ${build.urls.self.replace(/\/\d+$/, '')}`);
+  output.err(`  log:   slipway log ${quote(place)}`);
+  output.err(`  shell: slipway shell ${quote(place)}`);
+  output.err(`  again: slipway rerun ${quote(place)}`);
+}
+
+/** As a shell takes it: names of runs may have blanks and stars. */
+function quote(word: string): string {
+  return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word}'`;
+}
+
+/** What the log of an attempt lacks, a line each. @param place without an attempt: the newest */
+export async function sayGaps(client: Client, place: RunPlace, output: Output): Promise<void> {
+  const { attempts } = await client.run(place.project, place.number, place.run);
+  const attempt = attempts.find((one) => one.number === place.attempt) ?? attempts.at(-1);
+  for (const { atByte, lostBytes, reason } of attempt?.logGaps ?? []) {
+    const what = lostBytes === null ? 'what was written after it may be lost' : `${lostBytes} bytes are left out`;
+    output.err(`slipway: the log has a gap at byte ${atByte}: ${what} (${reason})`);
+  }
 }

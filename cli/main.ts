@@ -8,9 +8,22 @@ import { readSettings, SettingsError } from '../adapters/settings';
 import { SetupError } from '../adapters/setup-error';
 import { version } from '../package.json';
 import { Client, ClientError } from './client';
-import { builds, cancel, log, plan, run, validate, type PlanOptions, type RunOptions } from './commands';
+import {
+  builds,
+  cancel,
+  log,
+  plan,
+  rerun,
+  run,
+  validate,
+  type PlanOptions,
+  type RerunOptions,
+  type RunOptions,
+} from './commands';
 import { CommandError, terminal, EXIT } from './context';
+import { crash } from './crash';
 import { doctor } from './doctor';
+import { shell } from './shell';
 import { up, workerTokenFile } from './up';
 
 const collect = (value: string, all: string[]): string[] => [...all, value];
@@ -80,9 +93,10 @@ program
   .description('print the log of a run, byte for byte')
   .argument('<place>', 'PROJECT/NUMBER/RUN; the run may be left out when there is one only')
   .option('-f, --follow', 'go on until the run ends')
+  .option('--attempt <n>', 'of this attempt; default: the newest', Number)
   .option('--server <url>', 'address of the API')
-  .action(async (place: string, options: { follow?: boolean; server?: string }) => {
-    finish(await log(client(options), place, options));
+  .action(async (place: string, options: { follow?: boolean; attempt?: number; server?: string }) => {
+    finish(await log(client(options), place, { options, output: terminal }));
   });
 
 program
@@ -92,6 +106,37 @@ program
   .option('--server <url>', 'address of the API')
   .action(async (place: string, options: { server?: string }) => {
     finish(await cancel(client(options), place, terminal));
+  });
+
+program
+  .command('rerun')
+  .description('run a finished build again, or one run of it, as further attempts; exits with the verdict')
+  .argument('<place>', 'PROJECT/NUMBER or PROJECT/NUMBER/RUN; runs that need it are run again as well')
+  .option('--failed', 'only what did not pass')
+  .option('--json', 'print the finished build as JSON and nothing else')
+  .option('--server <url>', 'address of the API')
+  .action(async (place: string, options: RerunOptions & { server?: string }) => {
+    finish(await rerun(client(options), place, { options, output: terminal }));
+  });
+
+program
+  .command('shell')
+  .description('open a shell in a new container on this machine, made like that of a run')
+  .argument('<place>', 'PROJECT/NUMBER/RUN; the run may be left out when there is one only')
+  .argument('[command...]', 'run this in place of a shell; put -- before it')
+  .option('--server <url>', 'address of the API')
+  .action(async (place: string, command: string[], options: { server?: string }) => {
+    finish(await shell(client(options), place, { command, output: terminal }));
+  });
+
+program
+  .command('crash')
+  .description('kill a part of the Slipway on this machine, and watch the builds go on')
+  .argument('<part>', 'api, orchestrator, worker, temporal, database, any or all')
+  .option('--server <url>', 'address of the API')
+  .action(async (part: string, options: { server?: string }) => {
+    const runDir = join(readSettings().dataDir, 'run');
+    finish(await crash(client(options), part, { runDir, output: terminal }));
   });
 
 program

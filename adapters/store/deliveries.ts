@@ -108,14 +108,14 @@ export async function listOpenRuns(db: Database, buildId: string): Promise<strin
   return rows.map((row) => row.id);
 }
 
-/** Attempts whose lease is past its deadline and whose host is silent: nobody will end them. */
+/** Attempts on silent hosts whose lease is past its deadline, or only waits for a release that nobody will send. */
 export async function overdueAttempts(
   db: Database,
   silentAfterMs: number,
 ): Promise<{ runId: string; number: number }[]> {
   const { rows } = await sql<{ runId: string; number: number }>`
     select l.run_id as "runId", l.attempt as number from leases l join hosts h on h.id = l.host
-    where l.state in ('granted', 'active', 'releasing') and l.deadline_at < now()
+    where l.state in ('granted', 'active', 'releasing') and (l.state = 'releasing' or l.deadline_at < now())
       and h.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
     limit 50`.execute(db);
   return rows;

@@ -208,7 +208,7 @@ export async function closeAttempt(
         where run_id = ${attempt.runId}::uuid and number = ${attempt.number} and state <> 'finished'
       )
       update runs set state = 'queued', waiting = ${waiting}
-      where id = ${attempt.runId}::uuid and state <> 'finished'`.execute(tx);
+      where id = ${attempt.runId}::uuid and attempt = ${attempt.number} and state <> 'finished'`.execute(tx);
   });
 }
 

@@ -32,6 +32,8 @@ export interface HouseOptions {
   /** Copies of the API; the first is `url`. */
   apis?: number;
   slots?: number;
+  /** For the worker alone, once the addresses of API and Temporal are known. */
+  workerEnv?: (at: { url: string; temporal: string }) => Promise<Record<string, string>>;
   /** Roles to leave out at the start. */
   without?: Role[];
 }
@@ -82,7 +84,8 @@ export class House {
       this.members.set(name, { role: 'api', env: { ...env, SLIPWAY_LISTEN: `127.0.0.1:${port}` } });
     });
     this.members.set('orchestrator', { role: 'orchestrator', env });
-    this.members.set('worker', { role: 'worker', env });
+    const workerEnv = await options.workerEnv?.({ url: this.url, temporal: this.temporal.address });
+    this.members.set('worker', { role: 'worker', env: { ...env, ...workerEnv } });
     const names = [...this.members]
       .filter(([, member]) => !options.without?.includes(member.role))
       .map(([name]) => name);
@@ -159,7 +162,11 @@ export class House {
   }
 
   log(name: string): string {
-    return readFileSync(join(this.dir, `${name}.log`), 'utf8').slice(-3000);
+    return this.wholeLog(name).slice(-3000);
+  }
+
+  wholeLog(name: string): string {
+    return readFileSync(join(this.dir, `${name}.log`), 'utf8');
   }
 
   async stop(): Promise<void> {

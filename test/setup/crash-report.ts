@@ -1,0 +1,50 @@
+// Owns what the crash matrix publishes: docs/crash-matrix.json, and the same as a table for people.
+// Called by the crash matrix when it ran whole.
+import { writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+/** What was seen of one run: which part died while it was held at which call, and how its attempts ended. */
+export interface Cell {
+  part: string;
+  boundary: string;
+  attempts: string[];
+}
+
+const DOCS = resolve(__dirname, '..', '..', 'docs');
+
+/** True when all parts are to be tried, and the result is to be published. */
+export const isWholeMatrix = (): boolean => process.env.SLIPWAY_SCENARIOS === 'all';
+
+/** @param boundaries in the order of the table */
+export function writeMatrix(cells: readonly Cell[], boundaries: readonly string[]): void {
+  const parts = [...new Set(cells.map((cell) => cell.part))];
+  writeFileSync(join(DOCS, 'crash-matrix.json'), `${JSON.stringify(cells, null, 2)}\n`);
+  writeFileSync(join(DOCS, 'crash-matrix.md'), renderMatrix(cells, { parts, boundaries }));
+}
+
+function renderMatrix(
+  cells: readonly Cell[],
+  { parts, boundaries }: { parts: readonly string[]; boundaries: readonly string[] },
+): string {
+  const wordOf = (part: string, boundary: string): string => {
+    const cell = cells.find((one) => one.part === part && one.boundary === boundary);
+    if (!cell) return 'not run';
+    const isPassed = cell.attempts.at(-1) === 'ok';
+    return cell.attempts.length === 1 ? (isPassed ? 'ok' : (cell.attempts[0] ?? '')) : cell.attempts.join(', ');
+  };
+  const line = (words: readonly string[]): string => `| ${words.join(' | ')} |`;
+  const rows = boundaries.map((boundary) => line([boundary, ...parts.map((part) => wordOf(part, boundary))]));
+  return `# The crash matrix
+
+Each row is a moment in the life of an attempt: a call to the API or to the Docker engine, held _before_ it arrived or
+_after_ it took effect and before its answer was known. Each column is a part that died, was restarted or was cut off at
+that moment. \`ok\`: the run passed in its first attempt. Else its attempts are named; a host that is gone for good costs
+an attempt. In every cell the script was started once an attempt, the log is byte-identical, and nothing was left behind.
+
+Written by \`npm run test:scenarios\`, which runs all of it again.
+
+${line(['held at', ...parts])}
+${line(['---', ...parts.map(() => '---')])}
+${rows.join('\n')}
+`;
+}
