@@ -86,7 +86,8 @@ export class HoldingProxy {
     const answer = await new Promise<IncomingMessage>((done, fail) => {
       const { 'transfer-encoding': _, ...kept } = headers;
       const forward = request({ ...this.target, method, path, headers: { ...kept, 'content-length': body.length } });
-      outgoing.on('close', () => !outgoing.writableFinished && forward.destroy());
+      // What was held is under way, whatever became of its sender.
+      if (!side) outgoing.on('close', () => !outgoing.writableFinished && forward.destroy());
       forward.once('response', done).once('error', fail).end(body);
     });
     if (answer.statusCode === 409) this.refused.push(`${method} ${path}`);
