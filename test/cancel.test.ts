@@ -1,8 +1,10 @@
 // Proves that a cancel is honest, idempotent and complete, whatever the run is doing. Real Temporal, real Docker.
 import { execFileSync } from 'node:child_process';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import type { WorkerList } from '../domain/schemas/api';
 import type { z } from 'zod';
-import { House, TEST_IMAGE } from './setup/house';
+import { House, oneRun, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 let house: House;
@@ -153,3 +155,69 @@ ${SCRIPTS}`;
   expect(build.counts).toMatchObject({ total: 1000, cancelled: 1000, queued: 0, running: 0 });
   expect(containersOf('thousand')).toEqual([]);
 }, 180_000);
+
+describe('without pushed cancellations', () => {
+  let quiet: House;
+  beforeAll(async () => {
+    quiet = await House.open({ withoutPush: true, env: { SLIPWAY_STOP_GRACE_MS: '500' } });
+  }, 120_000);
+  afterAll(async () => quiet?.stop(), 60_000);
+
+  test('B7 a cancel reaches a silent script by the heartbeats of its worker alone', async () => {
+    await quiet.project('by-heartbeat', oneRun('#!/bin/sh\nexec sleep 600'));
+    const { number } = await quiet.trigger('by-heartbeat');
+    await quiet.runIn('running', 'by-heartbeat', number, 'work');
+    await quiet.call('POST', `/v1/projects/by-heartbeat/builds/${number}/cancel`);
+    const build = await quiet.finished('by-heartbeat', number, 30_000);
+
+    expect(build.status).toBe('cancelled');
+  }, 90_000);
+});
+
+describe('at every stage', () => {
+  let registry: Server;
+  beforeAll(async () => {
+    registry = createServer(() => undefined);
+    await new Promise<void>((done) => registry.listen(0, '127.0.0.1', done));
+  });
+  afterAll(() => {
+    registry.closeAllConnections();
+    registry.close();
+  });
+
+  test('B7 a cancel while its image is pulled does not wait for the pull', async () => {
+    const image = `127.0.0.1:${(registry.address() as AddressInfo).port}/never:1`;
+    await house.project('pulling', oneRun('#!/bin/sh\ntrue').replace(TEST_IMAGE, image));
+    const { number } = await house.trigger('pulling');
+    await house.runIn('leasing', 'pulling', number, 'work');
+    await house.call('POST', `/v1/projects/pulling/builds/${number}/cancel`);
+    const build = await house.finished('pulling', number, 12_000);
+
+    expect(build).toMatchObject({ status: 'cancelled', cause: 'cancel-requested' });
+  }, 60_000);
+
+  test('B7 a cancel while it waits for a host ends the run without an attempt', async () => {
+    const definition = oneRun('#!/bin/sh\ntrue').replace('script: work', "script: work\n        host-tag: 'none'");
+    await house.project('waiting', definition);
+    const { number } = await house.trigger('waiting');
+    await waitFor(async () => (await house.run('waiting', number, 'work')).waiting?.includes('matches'), {
+      what: 'it waits for a host',
+    });
+    await house.call('POST', `/v1/projects/waiting/builds/${number}/runs/work/cancel`);
+    await house.finished('waiting', number, 30_000);
+
+    expect(await house.run('waiting', number, 'work')).toMatchObject({ status: 'cancelled', attempt: 0, attempts: [] });
+  }, 60_000);
+
+  test('B7 a cancel while artifacts come home stops that: the run is cancelled, its exit code is kept', async () => {
+    await house.project('collecting', oneRun('#!/bin/sh\nfor i in $(seq 1 3000); do echo $i > /archive/$i; done'));
+    const { number } = await house.trigger('collecting');
+    await house.runIn('collecting', 'collecting', number, 'work');
+    await house.call('POST', `/v1/projects/collecting/builds/${number}/cancel`);
+    await house.finished('collecting', number, 60_000);
+    const run = await house.run('collecting', number, 'work');
+
+    expect(run).toMatchObject({ status: 'cancelled', cause: 'cancel-requested', exitCode: 0 });
+    expect(run.artifacts.length).toBeLessThan(3000);
+  }, 120_000);
+});

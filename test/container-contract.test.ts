@@ -135,6 +135,7 @@ test('P2 R1 the environment: project under trigger under caller, text kept byte 
     H_PROJECT: 'environment',
     H_BUILD: String(number),
     H_RUN: 'work',
+    H_ATTEMPT: '1',
     H_RUN_URL: `${house.url}/projects/environment/builds/${number}/runs/work`,
     H_WORKER: 'test-host',
   });

@@ -32,6 +32,8 @@ export interface HouseOptions {
   /** Copies of the API; the first is `url`. */
   apis?: number;
   slots?: number;
+  /** Temporal does not push cancellations to workers. */
+  withoutPush?: boolean;
   /** For the worker alone, once the addresses of API and Temporal are known. */
   workerEnv?: (at: { url: string; temporal: string }) => Promise<Record<string, string>>;
   /** Roles to leave out at the start. */
@@ -64,7 +66,7 @@ export class House {
 
   private async begin(options: HouseOptions): Promise<void> {
     await ensureTestImage();
-    this.temporal = await startTemporal();
+    this.temporal = await startTemporal({ withoutPush: options.withoutPush });
     const ports = await Promise.all(Array.from({ length: options.apis ?? 1 }, freePort));
     this.apiUrls.push(...ports.map((port) => `http://127.0.0.1:${port}`));
     this.url = this.apiUrls[0] ?? '';

@@ -2,7 +2,7 @@
 // Called by tests on real Temporal; each stops what it has started.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { boundCommand } from '../../adapters/bound-command';
@@ -19,15 +19,21 @@ export interface TestTemporal {
   kill9(): Promise<void>;
   /** Starts it again on the same file and the same ports. */
   restart(): Promise<void>;
+  /** Starts it anew without any of its data. */
+  restartEmpty(): Promise<void>;
 }
 
-/** A dev server that is ready. @param options.ui with the Web UI, on a port of its own */
-export async function startTemporal(options: { ui?: boolean } = {}): Promise<TestTemporal> {
+/**
+ * A dev server that is ready. @param options.ui with the Web UI, on a port of its own
+ * @param options.withoutPush cancellations reach workers by their heartbeats alone
+ */
+export async function startTemporal(options: { ui?: boolean; withoutPush?: boolean } = {}): Promise<TestTemporal> {
   const dir = mkdtempSync(join(tmpdir(), 'slipway-temporal-'));
   const port = await freePort();
   const uiPort = options.ui ? await freePort() : undefined;
   const address = `127.0.0.1:${port}`;
-  const args = devServerArgs({ dbFile: join(dir, 'temporal.db'), port, uiPort });
+  const all = devServerArgs({ dbFile: join(dir, 'temporal.db'), port, uiPort });
+  const args = options.withoutPush ? all.map((arg) => arg.replace(PUSH, '$1=false')) : all;
   const logFile = join(dir, 'server.log');
   let server = await launch(args, address, logFile);
   const end = async (signal: NodeJS.Signals): Promise<void> => {
@@ -45,12 +51,19 @@ export async function startTemporal(options: { ui?: boolean } = {}): Promise<Tes
       rmSync(dir, { recursive: true, force: true });
     },
     kill9: () => end('SIGKILL'),
+    restartEmpty: async () => {
+      await end('SIGKILL');
+      for (const file of readdirSync(dir).filter((name) => name.startsWith('temporal.db'))) rmSync(join(dir, file));
+      server = await launch(args, address, logFile);
+    },
     restart: async () => {
       await end('SIGKILL');
       server = await launch(args, address, logFile);
     },
   };
 }
+
+const PUSH = /^(system\.enableCancelActivityWorkerCommand|frontend\.WorkerCommandsEnabled)=true$/;
 
 async function launch(args: string[], address: string, logFile: string): Promise<ChildProcess> {
   const program = process.env.SLIPWAY_TEMPORAL_CLI;
