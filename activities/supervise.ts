@@ -8,10 +8,12 @@
 // Called by job.ts inside a Temporal activity; may be killed at any point and run again.
 import { DEFAULT_LIMITS } from '../domain/build-input';
 import { containerName } from '../domain/names';
+import type { LogGap } from '../domain/schemas/api';
 import type { Cause } from '../domain/schemas/words';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, Engine, EngineError, EngineErrorReason, FoundContainer } from '../adapters/engine';
 import type { AttemptApi, WorkerApiError } from '../adapters/worker-api';
+import { capLog, capOf } from './log-cap';
 import { shipLog } from './log-shipper';
 import { longTimer, watchLimits, type Stopped } from './limits';
 
@@ -33,6 +35,7 @@ export interface Verdict {
   cause: Cause;
   message: string;
   exitCode: number | null;
+  logGaps?: LogGap[];
 }
 
 /** This supervisor let go; the container lives on. */
@@ -76,13 +79,15 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
     const exited = ports.engine.wait(at.name, at.detach);
     // Shown to people, not waited for: the script is running already.
     const shown = showRunning(ports, at, { startedAt, imageId: container.imageId });
-    const source = ports.engine.follow(container, { fromByte: lease.logBytes, signal: at.detach, exited });
+    const fromByte = Math.min(lease.logBytes, capOf(lease.logCapBytes).headBytes);
+    const source = ports.engine.follow(container, { fromByte, signal: at.detach, exited });
     const append = (startByte: number, bytes: Buffer) => ports.api.appendLog(startByte, bytes, at.detach);
-    const shipped = ship(watch.listening(source), append, lease.logBytes);
-    const [exit, , lastLines] = await Promise.all([exited, shown, shipped]);
+    const shipped = ship(watch.listening(source), append, lease);
+    const [exit, , { lastLines, logGaps }] = await Promise.all([exited, shown, shipped]);
     const stopped = watch.end();
     const isCollected = await collect(ports, at, stopped);
-    return judge({ exit, stopped: isCollected ? stopped : 'cancel-requested', lease, lastLines });
+    const verdict = judge({ exit, stopped: isCollected ? stopped : 'cancel-requested', lease, lastLines });
+    return logGaps.length === 0 ? verdict : { ...verdict, logGaps };
   } finally {
     watch.end();
   }
@@ -225,12 +230,12 @@ function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir
 
 const LAST_BYTES = 2_000;
 
-/** @returns the last bytes as text, for the verdict */
+/** @returns the last bytes as text, for the verdict, and what is missing in the log */
 async function ship(
   source: AsyncIterable<Buffer>,
   append: (startByte: number, bytes: Buffer) => Promise<number>,
-  fromByte: number,
-): Promise<string> {
+  { logBytes, logCapBytes }: Lease,
+): Promise<{ lastLines: string; logGaps: LogGap[] }> {
   let last = Buffer.alloc(0);
   async function* remembering(): AsyncGenerator<Buffer> {
     for await (const bytes of source) {
@@ -238,8 +243,10 @@ async function ship(
       yield bytes;
     }
   }
-  await shipLog({ source: remembering(), append }, fromByte);
-  return last.toString('utf8');
+  const capped = capLog(remembering(), capOf(logCapBytes), logBytes);
+  await shipLog({ source: capped.bytes, append }, logBytes);
+  const lost = capped.lost();
+  return { lastLines: last.toString('utf8'), logGaps: lost ? [{ ...lost, reason: 'cap' }] : [] };
 }
 
 /**

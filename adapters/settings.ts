@@ -21,6 +21,12 @@ const Settings = z.object({
   SLIPWAY_TEMPORAL_UI_PORT: port.default(8233),
   SLIPWAY_WORKER_TOKEN: z.string().min(16).optional().describe('secret shared by the API and its workers'),
   SLIPWAY_ALLOW_PRIVILEGED: flag.default(false).describe('cluster policy: may runs ask for privileged containers?'),
+  SLIPWAY_LOG_CAP_BYTES: z.coerce
+    .number()
+    .int()
+    .min(4096)
+    .default(512 * 1024 * 1024)
+    .describe('size from which on only the beginning and the end of a log are kept'),
   DATABASE_URL: z.string().optional().describe('PostgreSQL 15 or newer; default: the embedded database'),
   SLIPWAY_SERVER: z.url().optional().describe('worker: base URL of the API'),
   SLIPWAY_CLUSTER: word.default('local').describe('worker: cluster it serves'),

@@ -15,6 +15,8 @@ export interface ApiContext {
   workerToken: string | undefined;
   /** Largest JSON body, bytes. */
   maxBodyBytes: number;
+  /** Size from which on a log of a run is capped. */
+  logCapBytes: number;
   /** Whether triggers are taken on an address of their own alone. */
   triggersApart: boolean;
   /** Cluster that takes runs until placement says otherwise. */

@@ -47,6 +47,7 @@ function makeContext(settings: Settings, ports: Pick<ApiContext, 'db' | 'tempora
     },
     workerToken: settings.SLIPWAY_WORKER_TOKEN,
     maxBodyBytes: settings.SLIPWAY_MAX_BODY_BYTES,
+    logCapBytes: settings.SLIPWAY_LOG_CAP_BYTES,
     triggersApart: settings.SLIPWAY_TRIGGER_LISTEN !== undefined,
     cluster: 'local',
   };

@@ -189,3 +189,59 @@ test('R2 a finished log is compressed at rest and still reads byte for byte, who
     expect(await read(range)).toEqual({ status: 206, text: before.subarray(...range).toString() });
   }
 }, 120_000);
+
+describe('over restarts', () => {
+  let own: House;
+  beforeAll(async () => {
+    own = await House.open({ env: { SLIPWAY_LOG_CAP_BYTES: '65536', SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000' } });
+  }, 120_000);
+  afterAll(async () => own?.stop(), 60_000);
+
+  test('R2 B5 a log over its cap, with its worker killed in the overflow: head, notice, tail, and the gap is recorded', async () => {
+    const flood =
+      '#!/bin/sh\ni=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo "line $i"; [ $((i % 2000)) = 0 ] && sleep 1; done\ntrue';
+    await own.project('capped', oneRun(flood));
+    await own.trigger('capped');
+    await waitFor(async () => (await own.run('capped', 1, 'work')).logBytes > 49_152, {
+      what: 'the log has reached its cap',
+      timeoutMs: 30_000,
+    });
+    await own.kill9('worker');
+    await own.start('worker');
+    await own.finished('capped', 1, 90_000);
+    const { attempts } = await own.run('capped', 1, 'work');
+    const log = await own.logOf('capped', 1, 'work');
+
+    const whole = Array.from({ length: 20_000 }, (_, at) => `line ${at + 1}\n`).join('');
+    const lostBytes = whole.length - 65_536;
+    const notice =
+      '\n[slipway: the log reached its cap of 65536 bytes; at most its last 16384 follow when the run ends]\n';
+    expect(log).toBe(
+      `${whole.slice(0, 49_152)}${notice}[slipway: ${lostBytes} bytes are left out here]\n${whole.slice(-16_384)}`,
+    );
+    expect(attempts.map((attempt) => attempt.logGaps)).toEqual([
+      [{ atByte: 49_152 + notice.length, lostBytes, reason: 'cap' }],
+    ]);
+  }, 180_000);
+
+  test('R2 a log that is followed live while every part is killed in turn arrives whole, once and in order', async () => {
+    const lines = 300;
+    await own.project('followed', oneRun(`#!/bin/sh\nfor i in $(seq 1 ${lines}); do echo "line $i"; sleep 0.1; done`));
+    await own.trigger('followed');
+    await own.runIn('running', 'followed', 1, 'work');
+    const read = (async () => {
+      const parts: Buffer[] = [];
+      for await (const bytes of new Client(own.url).follow({ project: 'followed', number: 1, run: 'work' }))
+        parts.push(bytes);
+      return Buffer.concat(parts).toString();
+    })();
+    for (const member of ['api', 'worker', 'orchestrator', 'database']) {
+      await own.kill9(member);
+      await own.start(member);
+    }
+    await own.temporal.kill9();
+    await own.temporal.restart();
+
+    expect(await read).toBe(Array.from({ length: lines }, (_, at) => `line ${at + 1}\n`).join(''));
+  }, 180_000);
+});

@@ -100,6 +100,7 @@ describe.each(STORES)('on %s', (name, start) => {
       attempt: more.attempt ?? 1,
       worker,
       silentAfterMs: more.silentAfterMs ?? SILENT_AFTER_MS,
+      logCapBytes: 1_000_000,
     });
 
   async function granted(runId: string, worker: string, attempt = 1): Promise<GrantedLease> {
@@ -764,6 +765,27 @@ describe.each(STORES)('on %s', (name, start) => {
         { state: 'finished', cause: 'host-lost', log_complete: true },
       ]);
       expect(await findOrphans(db, [keyOf(holder)])).toEqual([keyOf(holder)]);
+    });
+
+    test('R2 output that was lost with a host or a container is a gap in the log; before the start there was none to lose', async () => {
+      const [unstarted, lost, closed, vanished] = [await heldRun(), await heldRun(), await heldRun(), await heldRun()];
+      for (const { holder } of [lost, closed, vanished]) {
+        await recordProgress(db, holder, { state: 'running', starting: true });
+        await appendChunk(db, holder, chunk(0, 3));
+      }
+      const hostLost = { cause: 'host-lost', message: '' } as const;
+      await closeAttempt(db, { runId: unstarted.runId, number: 1, ...hostLost });
+      await closeAttempt(db, { runId: lost.runId, number: 1, ...hostLost });
+      await closeAttempt(db, { runId: lost.runId, number: 1, ...hostLost });
+      await closeRuns(db, [{ runId: closed.runId, ...hostLost }]);
+      const gap = { atByte: 1, lostBytes: 5, reason: 'cap' } as const;
+      await recordResult(db, vanished.holder, { ...ok, cause: 'container-lost', logGaps: [gap] });
+
+      const gaps = async ({ runId }: { runId: string }) => (await listAttempts(db, runId))[0]?.log_gaps;
+      expect(await gaps(unstarted)).toEqual([]);
+      expect(await gaps(lost)).toEqual([{ atByte: 3, lostBytes: null, reason: 'host-lost' }]);
+      expect(await gaps(closed)).toEqual([{ atByte: 3, lostBytes: null, reason: 'host-lost' }]);
+      expect(await gaps(vanished)).toEqual([gap, { atByte: 3, lostBytes: null, reason: 'container-lost' }]);
     });
 
     test('B3 a cell that was told to stop is fail-fast when nobody asked for a cancel, and cancel-requested when somebody did', async () => {

@@ -4,11 +4,12 @@
 //      └───────────┴──────────┴── closeRuns / closeAttempt (runs.ts) ──> expired   (its token is refused from then on)
 //
 // Called by the API for workers only. Every function that takes a token refuses one that is not live.
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import { isRetried, outcomeOf } from '../../domain/verdict';
 import type { AttemptKey, HolderKey } from '../../domain/schemas/worker-api';
 import type { RetryBudget } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
+import type { LogGap } from '../../domain/schemas/api';
 import type { Database } from './connect';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -68,10 +69,21 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
   if (rows.length === 0) throw new FencedError(holder);
 }
 
+/**
+ * As a list for log_gaps: what a container wrote after its last byte came home is lost with it.
+ * @param cause why its attempt ends, as SQL
+ */
+export const lostOutput = (cause: RawBuilder<unknown>): RawBuilder<LogGap[]> => sql`
+  case when starting_at is not null and ${cause} in ('host-lost', 'container-lost')
+    then jsonb_build_array(jsonb_build_object('atByte', log_bytes, 'lostBytes', null, 'reason', ${cause}))
+    else '[]'::jsonb end`;
+
 export interface AttemptResult {
   cause: Cause;
   message: string;
   exitCode: number | null;
+  /** What the log lacks. */
+  logGaps?: LogGap[];
 }
 
 /**
@@ -89,7 +101,8 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
       returning token
     ), ended as (
       update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
-        exit_code = ${result.exitCode}, finished_at = now(), log_complete = true
+        exit_code = ${result.exitCode}, finished_at = now(), log_complete = true,
+        log_gaps = log_gaps || ${JSON.stringify(result.logGaps ?? [])}::jsonb || ${lostOutput(sql`${cause}::text`)}
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished'
         and exists (select 1 from held)
     ), run_ended as (

@@ -18,6 +18,8 @@ export interface LeaseRequest {
   worker: string;
   /** A host whose worker was silent for longer is not offered, ms. */
   silentAfterMs: number;
+  /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
+  logCapBytes: number;
 }
 export interface GrantedLease {
   kind: 'granted';
@@ -34,6 +36,7 @@ export interface GrantedLease {
   /** True once the container may exist: then it is adopted and never created again. */
   mayHaveStarted: boolean;
   logBytes: number;
+  logCapBytes: number;
 }
 export type LeaseAnswer =
   | GrantedLease
@@ -94,6 +97,7 @@ interface LiveLease {
   cause: Cause | null;
   starting_at: Date | null;
   log_bytes: number;
+  log_cap_bytes: number;
   leased_ms: number;
   silent_ms: number;
   /** Of the first attempt of the run that got so far. */
@@ -121,6 +125,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
       'attempts.cause',
       'starting_at',
       'log_bytes',
+      'log_cap_bytes',
     ])
     .select([
       ago('granted_at').as('leased_ms'),
@@ -171,6 +176,7 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
     silentForMs: live.silent_ms,
     mayHaveStarted: live.starting_at !== null,
     logBytes: live.log_bytes,
+    logCapBytes: live.log_cap_bytes,
   };
 }
 
@@ -190,8 +196,8 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
       update builds set state = 'running', started_at = coalesce(started_at, now())
       where id = ${run.build_id}::uuid and state = 'queued'
     ), attempted as (
-      insert into attempts (run_id, number, state, host, worker)
-      values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId})
+      insert into attempts (run_id, number, state, host, worker, log_cap_bytes)
+      values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId}, ${request.logCapBytes}::bigint)
       on conflict (run_id, number) do update set host = excluded.host, worker = excluded.worker
     )
     insert into leases (run_id, attempt, host, slot, deadline_at)
@@ -209,6 +215,7 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     cause: null,
     starting_at: null,
     log_bytes: 0,
+    log_cap_bytes: request.logCapBytes,
     leased_ms: 0,
     silent_ms: 0,
   });

@@ -156,6 +156,7 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table runs add base_attempt integer not null default 0;
     alter table attempts add last_output_at timestamptz;
     alter table attempts add log_gaps jsonb not null default '[]';
+    alter table attempts add log_cap_bytes bigint not null default 536870912;
     alter table leases add deadline_at timestamptz not null default now() + interval '1 day';
   `),
 };

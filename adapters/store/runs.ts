@@ -8,6 +8,7 @@ import type { LogGap } from '../../domain/schemas/api';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
+import { lostOutput } from './holders';
 import type { Tables } from './tables';
 
 export interface RunRow {
@@ -173,7 +174,8 @@ export async function closeRuns(db: Database, closed: readonly ClosedRun[]): Pro
         where leases.run_id = closing."runId" and leases.state in ('granted', 'active', 'releasing')
       ), ended as (
         update attempts set state = 'finished', outcome = closing.outcome, cause = closing.cause,
-          message = closing.message, finished_at = now(), log_complete = true
+          message = closing.message, finished_at = now(), log_complete = true,
+          log_gaps = log_gaps || ${lostOutput(sql`closing.cause`)}
         from closing where attempts.run_id = closing."runId" and attempts.state <> 'finished'
       )
       update runs set state = 'finished', outcome = closing.outcome, cause = closing.cause, message = closing.message,
@@ -204,7 +206,8 @@ export async function closeAttempt(
           and attempt = ${attempt.number} and state in ('granted', 'active', 'releasing')
       ), ended as (
         update attempts set state = 'finished', outcome = ${outcomeOf(attempt.cause)}, cause = ${attempt.cause},
-          message = ${attempt.message}, finished_at = now(), log_complete = true
+          message = ${attempt.message}, finished_at = now(), log_complete = true,
+          log_gaps = log_gaps || ${lostOutput(sql`${attempt.cause}::text`)}
         where run_id = ${attempt.runId}::uuid and number = ${attempt.number} and state <> 'finished'
       )
       update runs set state = 'queued', waiting = ${waiting}

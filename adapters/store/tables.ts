@@ -81,6 +81,7 @@ export interface Tables {
     log_bytes: Bigint;
     log_complete: ColumnType<boolean, boolean | undefined, boolean>;
     log_index: ColumnType<LogIndex | null, string | null | undefined, string | null>;
+    log_cap_bytes: Bigint;
     log_gaps: ColumnType<LogGap[], string | undefined, string>;
     last_output_at: NullableInstant;
     created_at: Instant;

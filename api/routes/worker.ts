@@ -104,7 +104,11 @@ export function workerRoutes(context: ApiContext): Router {
 }
 
 async function lease(context: ApiContext, ask: shapes.LeaseAsk): Promise<shapes.LeaseReply> {
-  const answer = await requestLease(context.db, { ...ask, silentAfterMs: SILENT_AFTER_MS });
+  const answer = await requestLease(context.db, {
+    ...ask,
+    silentAfterMs: SILENT_AFTER_MS,
+    logCapBytes: context.logCapBytes,
+  });
   if (answer.kind !== 'granted') return answer;
   const { project, build, run } = answer;
   return { ...answer, runUrl: context.links.base + pagePath.run(project, build, run) };

@@ -1,6 +1,7 @@
 // Owns the shapes that cross HTTP between a cluster's workers and the API, under /v1/worker.
 // Read by api/ (checks at the door) and adapters/worker-api.ts (checks the answers).
 import { z } from 'zod';
+import { LogGap } from './api';
 import { PlannedRun } from './plan';
 import { Cause, RunState } from './words';
 
@@ -33,6 +34,7 @@ export const Lease = z.strictObject({
   silentForMs: count.describe('ms since the script started or its last output came home'),
   mayHaveStarted: z.boolean().describe('the script may have been started: adopt, never create again'),
   logBytes: count.describe('bytes of the log that are at home'),
+  logCapBytes: z.number().int().positive().describe('size from which on only the head and the tail of a log are kept'),
 });
 export type Lease = z.infer<typeof Lease>;
 
@@ -68,6 +70,7 @@ export const Result = z.strictObject({
   cause: Cause,
   message: z.string().max(4096),
   exitCode: z.number().int().nullable(),
+  logGaps: z.array(LogGap).max(10).optional().describe('what the log lacks; absent: nothing'),
 });
 export type Result = z.infer<typeof Result>;
 
