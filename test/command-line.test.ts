@@ -58,6 +58,45 @@ test('S3 S5 run of a red folder exits 1 and prints run, exit code, the last line
   expect(ended.err).toContain('log:   slipway log red/1/work');
 });
 
+test('S5 B8 the commands that a red run prints work: its log, a shell like its container, and a rerun that is green', async () => {
+  const flaky = '#!/bin/sh\necho "attempt $H_ATTEMPT"\necho "$WORD" > /archive/word\n[ $H_ATTEMPT -gt 1 ]';
+  const first = await slipway(
+    'run',
+    project('flaky', oneRun(flaky).replace('triggers:', 'params: { WORD: ahoy }\ntriggers:')),
+  );
+  const commands = [...first.err.matchAll(/^ {2}(log|shell|again): +slipway (.+)$/gm)].map(([, , words = '']) =>
+    words.split(' '),
+  );
+  const [log, shell, again] = commands as [string[], string[], string[]];
+
+  expect(first.code).toBe(1);
+  expect(await slipway(...log)).toMatchObject({ code: 0, out: 'attempt 1\n' });
+  const inside = await slipway(
+    ...shell,
+    '--',
+    'sh',
+    '-c',
+    'echo "$WORD from $H_RUN in $(pwd)"; cat /slipway/script; exit 7',
+  );
+  expect(inside).toMatchObject({ code: 7, out: `ahoy from work in /repo\n${flaky}\n` });
+  const second = await slipway(...again);
+  expect(second.code).toBe(0);
+  expect(second.out).toBe('work | attempt 2\n');
+  expect(second.err).toContain('flaky #1 passed: 1 of 1 runs passed');
+  expect(await slipway(...log, '--attempt', '1')).toMatchObject({ code: 0, out: 'attempt 1\n' });
+}, 60_000);
+
+test('B8 a rerun that cannot be is refused in words, with an exit code of its own', async () => {
+  await slipway('run', project('greener', oneRun('#!/bin/sh\ntrue')));
+
+  expect(await slipway('rerun', 'greener/1', '--failed')).toMatchObject({
+    code: 2,
+    err: 'slipway: all runs of build greener/1 passed; name runs, or rerun all\n',
+  });
+  expect((await slipway('rerun', 'greener/1/work', '--failed')).code).toBe(64);
+  expect((await slipway('rerun', 'greener/9')).err).toContain('build greener/9 does not exist');
+});
+
 test('S3 what could not run exits 2: no image, no server, no file, a bad file', async () => {
   const noImage = await slipway(
     'run',

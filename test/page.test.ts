@@ -290,6 +290,27 @@ test('B4 the API is killed and started again under open pages: they say so, and 
   expect(kept).toBe(1);
 }, 120_000);
 
+test('B8 a build is run again through the page: the failed cell gets a second attempt, log and artifacts of the first stay', async () => {
+  const flaky = '#!/bin/sh\necho "attempt $H_ATTEMPT" | tee /archive/said\n[ $H_ATTEMPT -gt 1 ]';
+  await house.project('again', oneRun(flaky));
+  await house.trigger('again');
+  await house.finished('again', 1);
+  const page = await open('/projects/again/builds/1');
+  await page.getByRole('button', { name: 'Rerun failed' }).click(SHOWN);
+  await status(page, 'passed').waitFor(SHOWN);
+  const failed = page.getByRole('button', { name: 'Rerun failed' });
+  await failed.waitFor(GONE);
+
+  const run = await open('/projects/again/builds/1/runs/work?attempt=1');
+  await run.getByText('attempt 1', { exact: true }).waitFor(SHOWN);
+  const link = run.getByRole('link', { name: 'said' });
+  await link.waitFor(SHOWN);
+  const first = await (await house.request('GET', (await link.getAttribute('href')) ?? '')).text();
+
+  expect(first).toBe('attempt 1\n');
+  expect((await house.run('again', 1, 'work')).attempts.map((one) => one.outcome)).toEqual(['failed', 'passed']);
+}, 120_000);
+
 test('B7 a running build is cancelled through the page, after a question', async () => {
   await beginPatient('stopped');
   const page = await open('/projects/stopped/builds/1');

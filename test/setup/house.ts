@@ -43,6 +43,8 @@ export interface HouseOptions {
 interface Member {
   role: Role;
   env: Record<string, string>;
+  /** Folder of its program; default: the one that was built. */
+  program?: string;
   child?: ChildProcess;
 }
 
@@ -101,11 +103,16 @@ export class House {
     this.members.set(name, { role: member.role, env: { ...member.env, ...env } });
   }
 
+  /** From its next start on a member runs another version of the program. */
+  upgrade(name: string, program: string): void {
+    this.member(name).program = program;
+  }
+
   /** Starts a member and waits until it says that it is ready. */
   async start(name: string, options: { wait?: boolean } = {}): Promise<void> {
     const member = this.member(name);
     const log = openSync(join(this.dir, `${name}.log`), 'a');
-    const child = spawn(process.execPath, [join(DIST, ENTRY[member.role])], {
+    const child = spawn(process.execPath, [join(member.program ?? DIST, ENTRY[member.role])], {
       env: { ...process.env, NODE_OPTIONS: '', ...member.env },
       stdio: ['ignore', log, log, 'ipc'],
     });

@@ -1,5 +1,5 @@
-// Owns talking to the API: one read with ETag, one cancel, and the two ways either can go wrong.
-// Called by poll.ts (reads), cancel.tsx, and the log reader for its error text.
+// Owns talking to the API: one read with ETag, one change, and the two ways either can go wrong.
+// Called by poll.ts (reads), cancel.tsx, rerun.tsx, and the log reader for its error text.
 import type { ErrorAnswer } from '../../domain/schemas/api';
 
 /** Why an answer is missing. `refused`: the API said no; `unreachable`: it said nothing. */
@@ -57,11 +57,16 @@ export async function readJson<T>(url: string, knownEtag: string | null, signal:
   }
 }
 
-/** Asks for a build or run to be cancelled; null when the request was taken. */
-export async function requestCancel(selfUrl: string): Promise<Trouble | null> {
+/** Asks for a build or run to be cancelled or run again; null when the request was taken. */
+export async function requestChange(
+  selfUrl: string,
+  what: 'cancel' | 'rerun',
+  body: object = {},
+): Promise<Trouble | null> {
   try {
-    const init = { method: 'POST', headers: { accept: 'application/json' }, signal: new AbortController().signal };
-    const response = await send(`${toLocalPath(selfUrl)}/cancel`, init);
+    const headers = { accept: 'application/json', 'content-type': 'application/json' };
+    const init = { method: 'POST', headers, body: JSON.stringify(body), signal: new AbortController().signal };
+    const response = await send(`${toLocalPath(selfUrl)}/${what}`, init);
     return response.ok ? null : await refusalOf(response);
   } catch (error) {
     return unreachable(error);

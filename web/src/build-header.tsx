@@ -6,10 +6,11 @@ import { CancelButton } from './cancel';
 import { Age, Duration } from './clock';
 import { CountsBar } from './counts';
 import { countOf, formatCount } from './format';
+import { RerunButtons } from './rerun';
 import { Fact } from './shell-parts';
 import { StatusBadge } from './status';
 
-export function BuildHeader({ build, onCancelAsked }: { build: Build; onCancelAsked: () => void }) {
+export function BuildHeader({ build, onAsked }: { build: Build; onAsked: () => void }) {
   return (
     <header class="subject">
       <div class="subject-line">
@@ -17,14 +18,19 @@ export function BuildHeader({ build, onCancelAsked }: { build: Build; onCancelAs
           <StatusBadge status={build.status} /> {build.project} <span class="number">#{build.number}</span>
         </h1>
         <BuildLinks build={build} />
-        {build.state === 'finished' ? null : <CancelBuild build={build} onAsked={onCancelAsked} />}
+        {build.state === 'finished' ? (
+          <RerunBuild build={build} onAsked={onAsked} />
+        ) : (
+          <CancelBuild build={build} onAsked={onAsked} />
+        )}
       </div>
       {build.reason === '' ? null : <p class="reason">{build.reason}</p>}
       <dl class="facts">
         {build.cause === null || build.cause === 'ok' ? null : <Fact name="Cause">{build.cause}</Fact>}
         <Fact name="Duration">
-          <Duration span={build} />
+          <Duration span={{ ...build, startedAt: build.rerunAt ?? build.startedAt }} />
         </Fact>
+        {build.reruns === 0 ? null : <Fact name="Reruns">{formatCount(build.reruns)}</Fact>}
         <Fact name="Trigger">{build.trigger}</Fact>
         <Fact name="Accepted">
           <Age at={build.createdAt} />
@@ -64,6 +70,13 @@ function BuildLinks({ build }: { build: Build }) {
       <a href={self}>JSON</a>
     </nav>
   );
+}
+
+function RerunBuild({ build, onAsked }: { build: Build; onAsked: () => void }) {
+  const failed = build.counts.total - build.counts.passed;
+  const all = { text: 'Rerun all', runs: 'all' as const };
+  const choices = failed === 0 ? [all] : [{ text: 'Rerun failed', runs: 'failed' as const }, all];
+  return <RerunButtons choices={choices} selfUrl={apiPath.build(build.project, build.number)} onAsked={onAsked} />;
 }
 
 function CancelBuild({ build, onAsked }: { build: Build; onAsked: () => void }) {

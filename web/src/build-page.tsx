@@ -36,7 +36,7 @@ export function BuildPage({ project, number }: { project: string; number: number
         ]}
         here={`#${number}`}
       />
-      <BuildHeader build={build} onCancelAsked={polled.refresh} />
+      <BuildHeader build={build} onAsked={polled.refresh} />
       <Failures build={build} runs={build.runs} />
       <Waiting runs={build.runs} />
       <Runs build={build} />

@@ -1,7 +1,7 @@
 // Owns asking for a cancel: the button, the question in between, and what the API said.
 // Used by the build page and the run page while the thing is not finished.
 import { useRef, useState } from 'preact/hooks';
-import { requestCancel } from './api';
+import { requestChange } from './api';
 
 interface CancelProps {
   /** What is cancelled, as in `build 12`. */
@@ -17,7 +17,7 @@ export function CancelButton(props: CancelProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [refusal, setRefusal] = useState('');
   const send = async () => {
-    const trouble = await requestCancel(props.selfUrl);
+    const trouble = await requestChange(props.selfUrl, 'cancel');
     setRefusal(trouble === null ? '' : `Not cancelled: ${trouble.detail}`);
     props.onAsked();
   };

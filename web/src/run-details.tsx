@@ -1,11 +1,12 @@
 // Owns the facts beside the log: where the attempt ran, its artifacts, environment and script.
 // Used by run-page.tsx.
 import type { Artifact, Attempt, Run } from '../../domain/schemas/api';
-import { pagePath } from '../../domain/names';
+import { apiPath, pagePath } from '../../domain/names';
 import { toLocalPath } from './api';
 import { Age, Duration } from './clock';
 import { countOf, formatBytes, formatDuration, joinFacts } from './format';
-import { Fact } from './shell-parts';
+import { usePolled, type PollOptions } from './poll';
+import { Fact, Pending } from './shell-parts';
 
 const DIGEST_CHARS = 12;
 
@@ -109,7 +110,7 @@ function AttemptFacts({ attempt, attempts }: { attempt: Attempt; attempts: numbe
 }
 
 /** The API lists those of the newest attempt; with several attempts that must be said. */
-function artifactsText({ artifacts, attempts }: Run): string {
+function artifactsText(artifacts: Artifact[], attempts: Attempt[]): string {
   const [first] = artifacts;
   if (first === undefined) return '';
   const totalBytes = artifacts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
@@ -117,12 +118,27 @@ function artifactsText({ artifacts, attempts }: Run): string {
   return `${countOf(artifacts.length, 'file')}, ${formatBytes(totalBytes)}${ofAttempt}`;
 }
 
-export function RunArtifacts({ run }: { run: Run }) {
-  const { artifacts } = run;
+/** Of the chosen attempt; those of the newest come with the run. */
+export function RunArtifacts({ run, attempt }: { run: Run; attempt: Attempt | null }) {
+  const isOlder = attempt !== null && attempt.number !== run.attempts.at(-1)?.number;
+  if (!isOlder) return <ArtifactList run={run} artifacts={run.artifacts} />;
+  return <OlderArtifacts run={run} attempt={attempt.number} />;
+}
+
+const ONCE: PollOptions<{ artifacts: Artifact[] }> = { paceOf: () => 'stop' };
+
+function OlderArtifacts({ run, attempt }: { run: Run; attempt: number }) {
+  const url = `${apiPath.artifacts(run.project, run.build, run.name)}?attempt=${attempt}`;
+  const polled = usePolled<{ artifacts: Artifact[] }>(url, ONCE);
+  if (polled.data === null) return <Pending polled={polled} what={`artifacts of attempt ${attempt}`} />;
+  return <ArtifactList run={run} artifacts={polled.data.artifacts} />;
+}
+
+function ArtifactList({ run, artifacts }: { run: Run; artifacts: Artifact[] }) {
   return (
     <section aria-labelledby="artifacts-title">
       <h2 id="artifacts-title">
-        Artifacts <span class="muted">{artifactsText(run)}</span>
+        Artifacts <span class="muted">{artifactsText(artifacts, run.attempts)}</span>
       </h2>
       {artifacts.length === 0 ? (
         <p class="muted">{run.state === 'finished' ? 'None.' : 'None yet; they are collected when the script ends.'}</p>

@@ -8,13 +8,14 @@ import { CancelButton } from './cancel';
 import { Duration } from './clock';
 import { runAddress, saysExitCode } from './failures';
 import { joinFacts } from './format';
+import { RerunButtons } from './rerun';
 import { Command } from './shell-parts';
 import { isWrong, StatusBadge, StatusIcon, toneOf } from './status';
 
 interface RunHeaderProps {
   run: Run;
   attempt: Attempt | null;
-  onCancelAsked: () => void;
+  onAsked: () => void;
 }
 
 /** Cause, exit code and message as one sentence; each part only where it adds something. */
@@ -25,7 +26,7 @@ function verdictOf(run: Run): string {
   return joinFacts([joinFacts([cause, exit], ', '), message], ': ');
 }
 
-export function RunHeader({ run, attempt, onCancelAsked }: RunHeaderProps) {
+export function RunHeader({ run, attempt, onAsked }: RunHeaderProps) {
   const verdict = verdictOf(run);
   return (
     <header class="subject">
@@ -35,7 +36,11 @@ export function RunHeader({ run, attempt, onCancelAsked }: RunHeaderProps) {
         </h1>
         <AttemptSwitch run={run} attempt={attempt} />
         <RunLinks run={run} />
-        {run.state === 'finished' ? null : <CancelRun run={run} onAsked={onCancelAsked} />}
+        {run.state === 'finished' ? (
+          <RerunRun run={run} onAsked={onAsked} />
+        ) : (
+          <CancelRun run={run} onAsked={onAsked} />
+        )}
       </div>
       {verdict === '' ? null : <p class={`verdict tone-${toneOf(run.status)}`}>{verdict}</p>}
       {run.waiting === null ? null : (
@@ -61,6 +66,11 @@ function RunLinks({ run }: { run: Run }) {
       <a href={toLocalPath(run.urls.self)}>JSON</a>
     </nav>
   );
+}
+
+function RerunRun({ run, onAsked }: { run: Run; onAsked: () => void }) {
+  const selfUrl = apiPath.build(run.project, run.build);
+  return <RerunButtons choices={[{ text: 'Rerun run', runs: [run.name] }]} selfUrl={selfUrl} onAsked={onAsked} />;
 }
 
 function CancelRun({ run, onAsked }: { run: Run; onAsked: () => void }) {

@@ -3,6 +3,7 @@
 import type { Attempt, Run } from '../../domain/schemas/api';
 import { apiPath, pagePath } from '../../domain/names';
 import { LogView } from './log/log-view';
+import { formatCount } from './format';
 import { useHead } from './head';
 import { usePolled, type PollOptions } from './poll';
 import { usePlace } from './router';
@@ -41,17 +42,35 @@ export function RunPage({ project, number, run: name }: RunName) {
         ]}
         here={name}
       />
-      <RunHeader run={run} attempt={attempt} onCancelAsked={polled.refresh} />
+      <RunHeader run={run} attempt={attempt} onAsked={polled.refresh} />
+      <LogGaps attempt={attempt} />
       <div class="run-body">
         <RunLog run={run} attempt={attempt} />
         <div class="run-details">
           <RunFacts run={run} attempt={attempt} />
-          <RunArtifacts run={run} />
+          <RunArtifacts run={run} attempt={attempt} />
           <RunEnvironment run={run} />
           <RunScript run={run} />
         </div>
       </div>
     </div>
+  );
+}
+
+/** What the log lacks: it must never look whole when it is not. */
+function LogGaps({ attempt }: { attempt: Attempt | null }) {
+  return (
+    <>
+      {attempt?.logGaps.map(({ atByte, lostBytes, reason }) => (
+        <p key={atByte} class="verdict tone-errored" role="note">
+          The log has a gap at byte {formatCount(atByte)}:{' '}
+          {lostBytes === null
+            ? 'what was written after it may be lost'
+            : `${formatCount(lostBytes)} bytes are left out`}{' '}
+          ({reason}).
+        </p>
+      ))}
+    </>
   );
 }
 

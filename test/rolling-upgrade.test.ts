@@ -1,0 +1,112 @@
+// Proves that builds do not notice an upgrade: all processes are replaced by a changed version while they run, and workers of
+// two versions serve one cluster. Real Temporal, real Docker; the changed version is a real copy with changed workflows.
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { bundleWorkflowCode } from '@temporalio/worker';
+import { House, oneRun, TEST_IMAGE } from './setup/house';
+import { waitFor } from './setup/wait-for';
+
+const TOP = resolve(__dirname, '..');
+const NEXT = '0.2.0-next';
+const dir = mkdtempSync(join(tmpdir(), 'slipway-next-'));
+const program = join(dir, 'dist');
+
+/** The same program with another version, and workflows that do one thing more before their verdict. */
+beforeAll(async () => {
+  symlinkSync(join(TOP, 'node_modules'), join(dir, 'node_modules'));
+  cpSync(join(TOP, 'dist'), program, { recursive: true });
+  for (const part of ['workflows', 'domain', 'activities'])
+    cpSync(join(TOP, part), join(dir, part), { recursive: true });
+  replaceIn(join(program, 'package.json'), /"version": "[^"]+"/, `"version": "${NEXT}"`);
+  const build = join(dir, 'workflows', 'build.ts');
+  replaceIn(
+    build,
+    '  const verdict = await',
+    "  if (patched('a-pause-before-the-verdict')) await sleep(10);\n  const verdict = await",
+  );
+  replaceIn(build, '  sleep,\n', '  patched,\n  sleep,\n');
+  const { code } = await bundleWorkflowCode({ workflowsPath: join(dir, 'workflows', 'index.ts') });
+  writeFileSync(join(program, 'workflow-bundle.js'), code);
+}, 120_000);
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+function replaceIn(path: string, what: RegExp | string, by: string): void {
+  const before = readFileSync(path, 'utf8');
+  const after = before.replace(what, by);
+  if (after === before) throw new Error(`${path} has no ${String(what)}`);
+  writeFileSync(path, after);
+}
+
+let house: House;
+afterEach(async () => house?.stop(), 120_000);
+
+interface WorkerRow {
+  host: string;
+  version: string;
+  connected: boolean;
+  busySlots: number;
+}
+const workers = async () => (await house.call<{ workers: WorkerRow[] }>('GET', '/v1/workers')).workers;
+
+test('B11 C7 every process is replaced by a changed version while a build runs: same container, log whole, verdict passed', async () => {
+  house = await House.open();
+  const script =
+    '#!/bin/sh\necho started >> /archive/starts\nfor i in $(seq 1 200); do echo "line $i"; sleep 0.1; done';
+  const after = `      - { name: after, container: '${TEST_IMAGE}', script: short, needs: [work] }\n`;
+  const definition = oneRun(script).replace('scripts:', `${after}scripts:`);
+  await house.project('upgraded', `${definition}  short: "#!/bin/sh\\ntrue\\n"\n`);
+  await house.trigger('upgraded');
+  const before = await house.runIn('running', 'upgraded', 1, 'work');
+
+  for (const member of ['orchestrator', 'api', 'worker', 'database']) {
+    house.upgrade(member, program);
+    await house.terminate(member);
+    await house.start(member);
+  }
+  await waitFor(async () => (await workers()).every((worker) => worker.version === NEXT), {
+    what: 'the worker of the next version is there',
+  });
+  const build = await house.finished('upgraded', 1, 120_000);
+  const run = await house.run('upgraded', 1, 'work');
+
+  expect(build.status).toBe('passed');
+  expect(run.attempts.map((attempt) => attempt.containerId)).toEqual([before.attempts[0]?.containerId]);
+  expect(await house.logOf('upgraded', 1, 'work')).toBe(
+    Array.from({ length: 200 }, (_, at) => `line ${at + 1}\n`).join(''),
+  );
+  expect(await (await house.request('GET', run.artifacts[0]!.url)).text()).toBe('started\n');
+}, 240_000);
+
+test('C7 B5 ten workers are restarted one after the other under load, half of them as another version: no run fails or is repeated', async () => {
+  house = await House.open({ slots: 2, without: ['worker'] });
+  const names = Array.from({ length: 10 }, (_, at) => `w${at}`);
+  for (const name of names) {
+    house.add(name, 'worker', { SLIPWAY_HOST: name, SLIPWAY_WORKER_DIR: join(house.dir, name) });
+    await house.start(name);
+  }
+  const cells = Array.from({ length: 60 }, (_, at) => String(at)).join(', ');
+  await house.project(
+    'load',
+    oneRun('#!/bin/sh\necho started >> /archive/starts\nsleep 3').replace(
+      'script: work',
+      `script: work\n        matrix: { axes: { cell: [${cells}] } }`,
+    ),
+  );
+  await house.trigger('load');
+  await waitFor(async () => (await workers()).some((worker) => worker.busySlots > 0), { what: 'runs are under way' });
+  for (const [at, name] of names.entries()) {
+    if (at % 2 === 0) house.upgrade(name, program);
+    await house.terminate(name);
+    await house.start(name);
+  }
+  const build = await house.finished('load', 1, 240_000);
+  const versions = new Set((await workers()).map((worker) => worker.version));
+
+  expect(build).toMatchObject({ status: 'passed', counts: { total: 60, passed: 60 } });
+  expect(build.runs.filter((run) => run.attempt !== 1)).toEqual([]);
+  for (const run of build.runs) {
+    expect(await (await house.request('GET', `${run.urls.artifacts}/starts`)).text()).toBe('started\n');
+  }
+  expect(versions.size).toBe(2);
+}, 420_000);
