@@ -47,7 +47,9 @@ const ENGINE =
 
 /** Processes of the installation that live now, by name. */
 function partsIn(runDir: string): Map<string, number> {
-  const files = readdirSync(runDir).filter((file) => file.endsWith('.pid'));
+  const files = readdirSync(runDir)
+    .filter((file) => file.endsWith('.pid'))
+    .sort();
   return new Map(
     files.flatMap((file): [string, number][] => {
       const pid = livingProcessIn(join(runDir, file));

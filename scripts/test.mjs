@@ -1,4 +1,5 @@
 // Owns `npm test [-- jest arguments]`: set-up and build, then what the tests stand on, then Jest.
+// With `--scenarios`: the whole crash matrix, which it publishes in docs/, and a soak of half an hour.
 // Called by npm and .ci/run. Exit code: Jest's, or 2 when something is missing that cannot be installed here.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,6 +10,8 @@ import { ensureBuild, ensureDependencies, ensureNode, ROOT, runScript, say, Setu
 
 const require = createRequire(import.meta.url);
 const DATA_DIR = join(ROOT, '.slipway');
+const isScenarios = process.argv.includes('--scenarios');
+const SCENARIOS = ['crash-matrix', 'paused-worker', 'abandoned-builds', 'rolling-upgrade', 'soak'];
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
 
 await runScript(async () => {
@@ -66,19 +69,22 @@ function hostOf(socket) {
   return { DOCKER_HOST: socket.startsWith('/') ? `unix://${socket}` : socket };
 }
 
+function jestArguments() {
+  const given = process.argv.slice(2).filter((argument) => argument !== '--scenarios');
+  return isScenarios && given.length === 0 ? SCENARIOS : given;
+}
+
 async function runJest(found) {
   // The embedded database is loaded by a dynamic import, which Jest allows with this flag only.
   const options = [process.env.NODE_OPTIONS, '--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
-  const env = { ...process.env, ...found, SLIPWAY_TEST_PREPARED: '1', NODE_OPTIONS: options.filter(Boolean).join(' ') };
-  const jest = spawn(
-    process.execPath,
-    [join(ROOT, 'node_modules', 'jest', 'bin', 'jest.js'), ...process.argv.slice(2)],
-    {
-      cwd: ROOT,
-      env,
-      stdio: 'inherit',
-    },
-  );
+  const whole = isScenarios ? { SLIPWAY_SCENARIOS: 'all', SLIPWAY_SOAK_MINUTES: '30' } : {};
+  const prepared = { ...found, SLIPWAY_TEST_PREPARED: '1', NODE_OPTIONS: options.filter(Boolean).join(' ') };
+  const env = { ...whole, ...process.env, ...prepared };
+  const jest = spawn(process.execPath, [join(ROOT, 'node_modules', 'jest', 'bin', 'jest.js'), ...jestArguments()], {
+    cwd: ROOT,
+    env,
+    stdio: 'inherit',
+  });
   // The terminal tells Jest as well; we stay to clean up after it.
   process.on('SIGINT', () => undefined);
   process.on('SIGTERM', () => jest.kill('SIGTERM'));
