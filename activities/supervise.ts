@@ -13,7 +13,7 @@ import type { Cause } from '../domain/schemas/words';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, Engine, EngineError, EngineErrorReason, FoundContainer } from '../adapters/engine';
 import type { AttemptApi, WorkerApiError } from '../adapters/worker-api';
-import { capLog, capOf } from './log-cap';
+import { capLog, capOf, type Capped } from './log-cap';
 import { shipLog } from './log-shipper';
 import { longTimer, watchLimits, type Stopped } from './limits';
 
@@ -83,11 +83,12 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
     const source = ports.engine.follow(container, { fromByte, signal: at.detach, exited });
     const append = (startByte: number, bytes: Buffer) => ports.api.appendLog(startByte, bytes, at.detach);
     const shipped = ship(watch.listening(source), append, lease);
-    const [exit, , { lastLines, logGaps }] = await Promise.all([exited, shown, shipped]);
+    const [exit, , log] = await Promise.all([exited, shown, shipped]);
     const stopped = watch.end();
     const isCollected = await collect(ports, at, stopped);
+    const { lastLines } = log;
     const verdict = judge({ exit, stopped: isCollected ? stopped : 'cancel-requested', lease, lastLines });
-    return logGaps.length === 0 ? verdict : { ...verdict, logGaps };
+    return { ...verdict, logGaps: gapsOf(log, exit, verdict) };
   } finally {
     watch.end();
   }
@@ -125,8 +126,11 @@ async function startOnce(ports: SupervisePorts, lease: Lease, at: Named): Promis
   return container ? { kind: 'started', container } : notStarted(lost());
 }
 
-/** A start that was confirmed longer ago than this is confirmed again, ms: the process may have been paused meanwhile. */
-const FRESH_MS = 2_000;
+/**
+ * A start that was confirmed longer ago than this is confirmed again, ms: the process may have been paused meanwhile. Far
+ * below the heartbeat time-out and the grace time together, before which nobody else gets the attempt.
+ */
+const FRESH_MS = 5_000;
 
 /**
  * Says that the script is about to start: whoever comes after a crash here may adopt a container, but never make another.
@@ -230,12 +234,27 @@ function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir
 
 const LAST_BYTES = 2_000;
 
-/** @returns the last bytes as text, for the verdict, and what is missing in the log */
+interface Shipped {
+  /** As text, for the verdict. */
+  lastLines: string;
+  endByte: number;
+  lost: ReturnType<Capped['lost']>;
+}
+
+/** A container that was lost has its gap recorded with its verdict. */
+function gapsOf({ lost, endByte }: Shipped, exit: ContainerExit, { cause }: Verdict): LogGap[] {
+  const isUnread = exit.isUnwatched && cause !== 'container-lost';
+  return [
+    ...(lost ? [{ ...lost, reason: 'cap' as const }] : []),
+    ...(isUnread ? [{ atByte: endByte, lostBytes: null, reason: 'engine-away' as const }] : []),
+  ];
+}
+
 async function ship(
   source: AsyncIterable<Buffer>,
   append: (startByte: number, bytes: Buffer) => Promise<number>,
   { logBytes, logCapBytes }: Lease,
-): Promise<{ lastLines: string; logGaps: LogGap[] }> {
+): Promise<Shipped> {
   let last = Buffer.alloc(0);
   async function* remembering(): AsyncGenerator<Buffer> {
     for await (const bytes of source) {
@@ -244,9 +263,8 @@ async function ship(
     }
   }
   const capped = capLog(remembering(), capOf(logCapBytes), logBytes);
-  await shipLog({ source: capped.bytes, append }, logBytes);
-  const lost = capped.lost();
-  return { lastLines: last.toString('utf8'), logGaps: lost ? [{ ...lost, reason: 'cap' }] : [] };
+  const endByte = await shipLog({ source: capped.bytes, append }, logBytes);
+  return { lastLines: last.toString('utf8'), endByte, lost: capped.lost() };
 }
 
 /**
@@ -293,11 +311,18 @@ interface Ended {
 /** 126 and 127 are also what shells say; the init process names our script when it was the one that could not begin. */
 const NOT_RUNNABLE = /exec (\/slipway\/script|\S+) failed: (.+)/;
 
+/** What the engine says of a container that ended while it was away and whose exit code it could not learn. */
+const UNKNOWN_EXIT = 255;
+
 function judge({ exit, stopped, lease, lastLines }: Ended): Verdict {
   const { exitCode } = exit;
   const { spec } = lease;
   if (stopped === 'cancel-requested') return { ...cancelled(), exitCode };
   if (stopped !== undefined) return { cause: stopped, message: sayLimit(stopped, spec), exitCode };
+  if (exit.isUnwatched && exitCode === UNKNOWN_EXIT) {
+    const message = 'the engine was away when its container ended, and cannot say how it did';
+    return { cause: 'container-lost', message, exitCode: null };
+  }
   if (exitCode === 0) return { cause: 'ok', message: '', exitCode };
   const notRunnable = exitCode === 126 || exitCode === 127 ? NOT_RUNNABLE.exec(lastLines) : null;
   if (notRunnable) {

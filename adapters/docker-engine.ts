@@ -149,22 +149,33 @@ export class DockerEngine implements Engine {
   }
 
   async wait(name: string, signal: AbortSignal): Promise<ContainerExit> {
-    for (let tries = 0; ; tries += 1) {
+    let isAway = false;
+    for (;;) {
       signal.throwIfAborted();
       try {
+        // A container that ended meanwhile was not read to its end: the engine drains no output of what it finds ended.
+        const back = isAway ? await this.exitIfEnded(name) : undefined;
+        if (back) return { ...back, isUnwatched: true };
+        isAway = false;
         const exitCode = await this.exitCodeOf(name, signal);
-        if (exitCode !== KILLED && tries === 0) return { exitCode, outOfMemory: false };
-        const { State: state } = await this.docker.getContainer(name).inspect();
-        // The container itself says whether the kernel killed it, and, after an engine that was away, that it has ended.
-        if (!state.Running) return { exitCode: state.ExitCode, outOfMemory: state.OOMKilled };
+        if (exitCode !== KILLED) return { exitCode, outOfMemory: false, isUnwatched: false };
+        const exit = await this.exitIfEnded(name);
+        if (exit) return { ...exit, isUnwatched: false };
       } catch (error) {
         signal.throwIfAborted();
         if (statusOf(error) === 404) {
           throw new EngineError('no-such-container', `container ${name} is gone from the engine`, { cause: error });
         }
+        isAway = true;
       }
       await sleep(RETRY_MS, undefined, { signal });
     }
+  }
+
+  /** The container itself says whether the kernel killed it. */
+  private async exitIfEnded(name: string): Promise<Omit<ContainerExit, 'isUnwatched'> | undefined> {
+    const { State: state } = await this.docker.getContainer(name).inspect();
+    return state.Running ? undefined : { exitCode: state.ExitCode, outOfMemory: state.OOMKilled };
   }
 
   /**

@@ -32,6 +32,8 @@ export interface FoundContainer {
 export interface ContainerExit {
   exitCode: number;
   outOfMemory: boolean;
+  /** It ended while the engine was away: what it wrote meanwhile may be lost, and so may be its exit code. */
+  isUnwatched: boolean;
 }
 
 export interface ArchivedFile {

@@ -127,7 +127,7 @@ export type Build = z.infer<typeof Build>;
 export const LogGap = z.strictObject({
   atByte: count.describe('offset in the log at which something is missing'),
   lostBytes: count.nullable().describe('how much; null: nobody knows'),
-  reason: z.enum(['cap', 'host-lost', 'container-lost']),
+  reason: z.enum(['cap', 'engine-away', 'host-lost', 'container-lost']),
 });
 export type LogGap = z.infer<typeof LogGap>;
 
