@@ -17,7 +17,9 @@ const OPEN_BUILDS = 4;
 const LINES = 50;
 
 const indent = (text: string): string => text.replace(/^/gm, '    ');
+/** Hosts vanish more often here than two further attempts could make up for. */
 const PROJECT = `timeout: 10
+retry: { infrastructure: 10 }
 triggers:
   - name: main
     runs:
