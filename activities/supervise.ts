@@ -13,9 +13,9 @@ import type { Cause } from '../domain/schemas/words';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, Engine, EngineError, EngineErrorReason, FoundContainer } from '../adapters/engine';
 import type { AttemptApi, WorkerApiError } from '../adapters/worker-api';
-import { capLog, capOf, type Capped } from './log-cap';
-import { shipLog } from './log-shipper';
+import { capOf } from './log-cap';
 import { longTimer, watchLimits, type Stopped } from './limits';
+import { ShippedLog } from './shipped-log';
 
 export interface SupervisePorts {
   engine: Engine;
@@ -76,19 +76,18 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
   const startedAt = container.startedAt ?? new Date();
   const watch = watchLimits(ports, lease, { ...at, startedAt });
   try {
-    const exited = ports.engine.wait(at.name, at.detach);
+    const log = new ShippedLog(ports, lease, at);
+    const exited = ports.engine.wait(container, { signal: at.detach, onRestart: () => log.noteRestart() });
     // Shown to people, not waited for: the script is running already.
     const shown = showRunning(ports, at, { startedAt, imageId: container.imageId });
     const fromByte = Math.min(lease.logBytes, capOf(lease.logCapBytes).headBytes);
     const source = ports.engine.follow(container, { fromByte, signal: at.detach, exited });
-    const append = (startByte: number, bytes: Buffer) => ports.api.appendLog(startByte, bytes, at.detach);
-    const shipped = ship(watch.listening(source), append, lease);
-    const [exit, , log] = await Promise.all([exited, shown, shipped]);
+    const [exit] = await Promise.all([exited, shown, log.ship(watch.listening(source))]);
     const stopped = watch.end();
     const isCollected = await collect(ports, at, stopped);
     const { lastLines } = log;
     const verdict = judge({ exit, stopped: isCollected ? stopped : 'cancel-requested', lease, lastLines });
-    return { ...verdict, logGaps: gapsOf(log, exit, verdict) };
+    return { ...verdict, logGaps: log.gapsAtEnd(exit, verdict) };
   } finally {
     watch.end();
   }
@@ -230,41 +229,6 @@ function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir
       'dev.slipway.token': String(at.token),
     },
   };
-}
-
-const LAST_BYTES = 2_000;
-
-interface Shipped {
-  /** As text, for the verdict. */
-  lastLines: string;
-  endByte: number;
-  lost: ReturnType<Capped['lost']>;
-}
-
-/** A container that was lost has its gap recorded with its verdict. */
-function gapsOf({ lost, endByte }: Shipped, exit: ContainerExit, { cause }: Verdict): LogGap[] {
-  const isUnread = exit.isUnwatched && cause !== 'container-lost';
-  return [
-    ...(lost ? [{ ...lost, reason: 'cap' as const }] : []),
-    ...(isUnread ? [{ atByte: endByte, lostBytes: null, reason: 'engine-away' as const }] : []),
-  ];
-}
-
-async function ship(
-  source: AsyncIterable<Buffer>,
-  append: (startByte: number, bytes: Buffer) => Promise<number>,
-  { logBytes, logCapBytes }: Lease,
-): Promise<Shipped> {
-  let last = Buffer.alloc(0);
-  async function* remembering(): AsyncGenerator<Buffer> {
-    for await (const bytes of source) {
-      last = Buffer.concat([last, bytes.subarray(-LAST_BYTES)]).subarray(-LAST_BYTES);
-      yield bytes;
-    }
-  }
-  const capped = capLog(remembering(), capOf(logCapBytes), logBytes);
-  const endByte = await shipLog({ source: capped.bytes, append }, logBytes);
-  return { lastLines: last.toString('utf8'), endByte, lost: capped.lost() };
 }
 
 /**

@@ -2,11 +2,9 @@
 // Called by workers/cluster.ts, which hands it to the activities as an Engine.
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Readable } from 'node:stream';
-import { text } from 'node:stream/consumers';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
 import { followContainer } from './docker-log';
+import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { EngineError } from './engine';
 import type {
@@ -17,30 +15,37 @@ import type {
   EngineErrorReason,
   FollowOptions,
   FoundContainer,
+  WaitOptions,
 } from './engine';
 
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
 const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
 /** Every container of an attempt carries it. */
 const LABEL_RUN_ID = 'dev.slipway.run-id';
-const RETRY_MS = 500;
-/** Exit code of a process that was ended by SIGKILL. */
-const KILLED = 137;
 /** What the engine says of a program or a user that the image does not have; anything else at a start is its own trouble. */
 const NOT_RUNNABLE =
   /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
 export class DockerEngine implements Engine {
   private readonly digests = new Map<string, string>();
+  private readonly waiter: DockerWaiter;
 
   /**
    * @param docker connected client
    * @param runsDir folder for the runs' files, seen under the same path by the engine
+   * @param lastAliveAt until when an earlier life of this process was there; default: there was none
    */
   constructor(
     private readonly docker: Dockerode,
     private readonly runsDir: string,
-  ) {}
+    lastAliveAt = new Date(),
+  ) {
+    this.waiter = new DockerWaiter(docker, { lastAliveAt, unreadFile: (name) => this.unreadFile(name) });
+  }
+
+  private unreadFile(name: string): string {
+    return join(this.runsDir, name, 'unread');
+  }
 
   async pull(reference: string): Promise<void> {
     // Without a tag the engine would pull every tag there is.
@@ -96,11 +101,13 @@ export class DockerEngine implements Engine {
       const { State: state } = found;
       const started = Date.parse(state.StartedAt) > 0;
       return {
+        name,
         id: found.Id,
         state: state.Running || state.Paused ? 'running' : started || state.Status !== 'created' ? 'exited' : 'created',
         startedAt: started ? new Date(state.StartedAt) : null,
         imageId: found.Image,
         logFile: logFileOf(found),
+        pipesDir: pipesDirOf(found),
       };
     } catch (error) {
       if (statusOf(error) === 404) return undefined;
@@ -130,6 +137,7 @@ export class DockerEngine implements Engine {
     if (found && found.state !== 'created') return;
     try {
       await this.docker.getContainer(name).start();
+      this.waiter.started(name);
     } catch (error) {
       if (statusOf(error) === 304) return;
       if (statusOf(error) === 404 && /no such container/i.test(messageOf(error))) {
@@ -145,56 +153,11 @@ export class DockerEngine implements Engine {
   }
 
   follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer> {
-    return followContainer(this.docker, container, options);
+    return followContainer(this.docker, container, { ...options, unreadFile: this.unreadFile(container.name) });
   }
 
-  async wait(name: string, signal: AbortSignal): Promise<ContainerExit> {
-    let isAway = false;
-    for (;;) {
-      signal.throwIfAborted();
-      try {
-        // A container that ended meanwhile was not read to its end: the engine drains no output of what it finds ended.
-        const back = isAway ? await this.exitIfEnded(name) : undefined;
-        if (back) return { ...back, isUnwatched: true };
-        isAway = false;
-        const exitCode = await this.exitCodeOf(name, signal);
-        if (exitCode !== KILLED) return { exitCode, outOfMemory: false, isUnwatched: false };
-        const exit = await this.exitIfEnded(name);
-        if (exit) return { ...exit, isUnwatched: false };
-      } catch (error) {
-        signal.throwIfAborted();
-        if (statusOf(error) === 404) {
-          throw new EngineError('no-such-container', `container ${name} is gone from the engine`, { cause: error });
-        }
-        isAway = true;
-      }
-      await sleep(RETRY_MS, undefined, { signal });
-    }
-  }
-
-  /** The container itself says whether the kernel killed it. */
-  private async exitIfEnded(name: string): Promise<Omit<ContainerExit, 'isUnwatched'> | undefined> {
-    const { State: state } = await this.docker.getContainer(name).inspect();
-    return state.Running ? undefined : { exitCode: state.ExitCode, outOfMemory: state.OOMKilled };
-  }
-
-  /**
-   * As a stream, because dockerode's own call never returns when the engine dies after it sent its headers, and it sends
-   * them at once. @throws whatever breaks the connection
-   */
-  private async exitCodeOf(name: string, signal: AbortSignal): Promise<number> {
-    const answer = await new Promise<Readable>((done, fail) => {
-      const call = {
-        path: `/containers/${name}/wait?`,
-        method: 'POST',
-        isStream: true,
-        abortSignal: signal,
-        statusCodes: { 200: true, 404: 'no such container', 500: 'server error' },
-      };
-      this.docker.modem.dial(call, (error, stream) => (error ? fail(error) : done(stream as Readable)));
-    });
-    const { StatusCode: exitCode } = JSON.parse(await text(answer)) as { StatusCode: number };
-    return exitCode;
+  wait(container: FoundContainer, options: WaitOptions): Promise<ContainerExit> {
+    return this.waiter.wait(container, options);
   }
 
   async stop(name: string, graceMs: number): Promise<void> {
@@ -221,6 +184,7 @@ export class DockerEngine implements Engine {
         throw translate(error, `cannot remove ${name}`);
       }
     }
+    this.waiter.forget(name);
     const dir = join(this.runsDir, name);
     try {
       await rm(dir, { recursive: true, force: true, maxRetries: 3 });
@@ -280,6 +244,11 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
 function logFileOf(found: Dockerode.ContainerInspectInfo): string | null {
   if (found.HostConfig.LogConfig?.Type !== LOG_CONFIG.Type || !found.HostnamePath) return null;
   return join(dirname(found.HostnamePath), 'local-logs', 'container.log');
+}
+
+/** The engine does not name this folder either, but one beside it: that of the container's network. */
+function pipesDirOf({ Id, NetworkSettings: { SandboxKey: network } }: Dockerode.ContainerInspectInfo): string | null {
+  return network ? join(dirname(dirname(network)), 'containerd', Id) : null;
 }
 
 function statusOf(error: unknown): number | undefined {

@@ -20,6 +20,7 @@ export interface ContainerSpec {
 }
 
 export interface FoundContainer {
+  name: string;
   id: string;
   state: 'created' | 'running' | 'exited';
   startedAt: Date | null;
@@ -27,13 +28,23 @@ export interface FoundContainer {
   imageId: string;
   /** Where the engine keeps its output, if that can be told. */
   logFile: string | null;
+  /** Folder of the pipes through which a running one's output comes to the engine, if that can be told. */
+  pipesDir: string | null;
 }
 
 export interface ContainerExit {
   exitCode: number;
   outOfMemory: boolean;
-  /** It ended while the engine was away: what it wrote meanwhile may be lost, and so may be its exit code. */
+  /** It ended while the engine was away: its exit code may be lost. */
   isUnwatched: boolean;
+  /** So may be what it wrote meanwhile: nobody else held it. */
+  isEndLost: boolean;
+}
+
+export interface WaitOptions {
+  signal: AbortSignal;
+  /** Called when the engine was restarted while the container ran: what it had read and not yet stored is lost. */
+  onRestart(): void;
 }
 
 export interface ArchivedFile {
@@ -82,7 +93,7 @@ export interface Engine {
   /** Output (stdout and stderr as they came) from a byte offset; ends when the container has ended and all is read. */
   follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer>;
   /** Resolves when it has ended, also when it had ended before; outlives restarts of the engine. */
-  wait(name: string, signal: AbortSignal): Promise<ContainerExit>;
+  wait(container: FoundContainer, options: WaitOptions): Promise<ContainerExit>;
   /** TERM, then KILL after the grace time. Resolves when no process of it is alive. */
   stop(name: string, graceMs: number): Promise<void>;
   /** Files below /archive of an ended container; links and special files are left out. */

@@ -21,7 +21,7 @@ export function patient(engine: Engine): Engine {
     create: (spec) => patiently(() => engine.create(spec)),
     start: (name) => patiently(() => engine.start(name)),
     follow: (container, options) => engine.follow(container, options),
-    wait: (name, signal) => engine.wait(name, signal),
+    wait: (container, options) => engine.wait(container, options),
     stop: (name, graceMs) => patiently(() => engine.stop(name, graceMs), CALL_LIMIT_MS + graceMs),
     archivedFiles: (name) => engine.archivedFiles(name),
     remove: (name) => patiently(() => engine.remove(name)),

@@ -1,6 +1,7 @@
 // Owns watching a build from the terminal: live lines of all its runs, one mark a change, the verdict at the end.
 // Called by `slipway run` and `slipway up --example`.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { sayGap } from '../domain/log-gap';
 import type { Build, RunSummary } from '../domain/schemas/api';
 import { ClientError, type Client, type RunPlace } from './client';
 import type { Output } from './context';
@@ -147,8 +148,5 @@ function quote(word: string): string {
 export async function sayGaps(client: Client, place: RunPlace, output: Output): Promise<void> {
   const { attempts } = await client.run(place.project, place.number, place.run);
   const attempt = attempts.find((one) => one.number === place.attempt) ?? attempts.at(-1);
-  for (const { atByte, lostBytes, reason } of attempt?.logGaps ?? []) {
-    const what = lostBytes === null ? 'what was written after it may be lost' : `${lostBytes} bytes are left out`;
-    output.err(`slipway: the log has a gap at byte ${atByte}: ${what} (${reason})`);
-  }
+  for (const gap of attempt?.logGaps ?? []) output.err(`slipway: ${sayGap(gap)}`);
 }

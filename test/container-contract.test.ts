@@ -60,11 +60,12 @@ test('B4 a container that has ended is not run once more when it is started agai
     const runDir = await engine.makeRunDir(name, '#!/bin/sh\necho started >> /archive/starts\n');
     const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
     await engine.create({ ...none, name, image: TEST_IMAGE, runDir });
-    await engine.start(name);
-    await engine.wait(name, signal);
-
-    await engine.start(name);
-    await engine.wait(name, signal);
+    for (const time of ['once', 'again']) {
+      await engine.start(name);
+      const container = await engine.find(name);
+      if (!container) throw new Error(`the container is gone when started ${time}`);
+      await engine.wait(container, { signal, onRestart: () => undefined });
+    }
 
     expect(readFileSync(join(runDir, 'archive', 'starts'), 'utf8')).toBe('started\n');
   } finally {

@@ -1,7 +1,7 @@
 // Owns a worker of a cluster: takes the cluster's new work and the follow-ups to itself, and says hello to the API.
 // Holds no credential but the worker token. Started by `slipway worker`, `slipway up` or docker-compose.
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
@@ -29,10 +29,10 @@ async function work(log: Logger): Promise<Running> {
   const { SLIPWAY_WORKER_TOKEN: token } = settings;
   if (token === undefined) throw new SettingsError('SLIPWAY_WORKER_TOKEN: the worker token of the server is missing');
   const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
-  const id = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
+  const { id, idFile, lastAliveAt } = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
   const ports: JobPorts = {
     // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
-    engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'))),
+    engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'), lastAliveAt)),
     api: new WorkerApi((settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, ''), token),
     worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
     held: new Map(),
@@ -54,7 +54,10 @@ async function work(log: Logger): Promise<Running> {
     });
   }
   const rounds = [
-    repeat(HELLO_MS, told, () => hello(ports, settings, stopping.signal)),
+    repeat(HELLO_MS, told, () => {
+      utimesSync(idFile, new Date(), new Date());
+      return hello(ports, settings, stopping.signal);
+    }),
     repeat(SWEEP_MS, told, () => sweep(ports, stopping.signal)),
   ];
   return {
@@ -67,16 +70,19 @@ async function work(log: Logger): Promise<Running> {
   };
 }
 
+interface Identity {
+  id: string;
+  /** Its age says until when this worker was last there. */
+  idFile: string;
+  lastAliveAt: Date;
+}
+
 /** Kept on disk, so that a restarted worker serves the same queue and finds its containers. */
-function readWorkerId(dir: string, cluster: string): string {
+function readWorkerId(dir: string, cluster: string): Identity {
   mkdirSync(dir, { recursive: true });
-  const path = join(dir, `${cluster}.id`);
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    writeFileSync(path, randomUUID(), { flag: 'wx' });
-    return readFileSync(path, 'utf8').trim();
-  }
+  const idFile = join(dir, `${cluster}.id`);
+  if (!existsSync(idFile)) writeFileSync(idFile, randomUUID(), { flag: 'wx' });
+  return { id: readFileSync(idFile, 'utf8').trim(), idFile, lastAliveAt: statSync(idFile).mtime };
 }
 
 async function hello(ports: JobPorts, settings: Settings, signal: AbortSignal): Promise<void> {

@@ -40,12 +40,15 @@ export interface AttemptProgress {
   containerId?: string;
   imageDigest?: string;
   startedAt?: Date;
+  /** Recorded once, however often it is said. */
+  logGap?: LogGap;
 }
 
 const ORDER = sql.raw(`array['queued','leasing','preparing','running','collecting','finished']`);
 
 /** Moves an attempt forward and never back; facts once recorded stay. @throws FencedError */
 export async function recordProgress(db: Database, holder: Holder, progress: AttemptProgress): Promise<void> {
+  const gap = JSON.stringify(progress.logGap ? [progress.logGap] : []);
   const { rows } = await sql<{ number: number }>`
     with ${lockedRun(holder)}, moved as (
       update attempts set
@@ -54,7 +57,8 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
         starting_at = case when ${progress.starting ?? false} then coalesce(starting_at, now()) else starting_at end,
         container_id = coalesce(container_id, ${progress.containerId ?? null}),
         image_digest = coalesce(image_digest, ${progress.imageDigest ?? null}),
-        started_at = coalesce(started_at, ${progress.startedAt ?? null}::timestamptz)
+        started_at = coalesce(started_at, ${progress.startedAt ?? null}::timestamptz),
+        log_gaps = log_gaps || case when log_gaps @> ${gap}::jsonb then '[]' else ${gap}::jsonb end
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished' and ${isLive(holder)}
         and exists (select 1 from locked)
       returning number, state

@@ -126,8 +126,10 @@ export type Build = z.infer<typeof Build>;
 
 export const LogGap = z.strictObject({
   atByte: count.describe('offset in the log at which something is missing'),
-  lostBytes: count.nullable().describe('how much; null: nobody knows'),
-  reason: z.enum(['cap', 'engine-away', 'host-lost', 'container-lost']),
+  lostBytes: count.nullable().describe('how much; null: nobody knows, and it may be nothing'),
+  reason: z
+    .enum(['cap', 'engine-away', 'engine-restarted', 'host-lost', 'container-lost'])
+    .describe('`engine-restarted`: lines that the engine had read and not yet stored; it goes on behind them'),
 });
 export type LogGap = z.infer<typeof LogGap>;
 

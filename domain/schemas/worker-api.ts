@@ -61,6 +61,7 @@ export const Progress = z.strictObject({
   containerId: z.string().optional(),
   imageDigest: z.string().optional(),
   startedAt: z.iso.datetime().optional(),
+  logGap: LogGap.optional().describe('the log may lack something from now on; told at once, since its finder may die'),
 });
 export type Progress = z.infer<typeof Progress>;
 

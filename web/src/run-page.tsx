@@ -1,9 +1,9 @@
 // Owns the page of one run: verdict, log of the chosen attempt, artifacts, environment, script.
 // Drawn by app.tsx at /projects/:project/builds/:number/runs/:run.
 import type { Attempt, Run } from '../../domain/schemas/api';
+import { sayGap } from '../../domain/log-gap';
 import { apiPath, pagePath } from '../../domain/names';
 import { LogView } from './log/log-view';
-import { formatCount } from './format';
 import { useHead } from './head';
 import { usePolled, type PollOptions } from './poll';
 import { usePlace } from './router';
@@ -61,13 +61,9 @@ export function RunPage({ project, number, run: name }: RunName) {
 function LogGaps({ attempt }: { attempt: Attempt | null }) {
   return (
     <>
-      {attempt?.logGaps.map(({ atByte, lostBytes, reason }) => (
-        <p key={atByte} class="verdict tone-errored" role="note">
-          The log has a gap at byte {formatCount(atByte)}:{' '}
-          {lostBytes === null
-            ? 'what was written after it may be lost'
-            : `${formatCount(lostBytes)} bytes are left out`}{' '}
-          ({reason}).
+      {attempt?.logGaps.map((gap) => (
+        <p key={sayGap(gap)} class="verdict tone-errored" role="note">
+          {sayGap(gap).replace(/^./, (first) => first.toUpperCase())}.
         </p>
       ))}
     </>

@@ -1,0 +1,181 @@
+// Owns waiting for the end of a container, over restarts of its engine and of this process, and what an engine that was
+// away did not read: that is put beside the container's files, where docker-log.ts finds it.
+// Called by docker-engine.ts.
+import { existsSync } from 'node:fs';
+import { open, rename } from 'node:fs/promises';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type Dockerode from 'dockerode';
+import { EngineError, type ContainerExit, type FoundContainer, type WaitOptions } from './engine';
+import { HeldOutput } from './held-output';
+
+const RETRY_MS = 500;
+/** Exit code of a process that was ended by SIGKILL. */
+const KILLED = 137;
+
+export interface WaiterPlaces {
+  /** Until when an earlier life of this process was there. */
+  lastAliveAt: Date;
+  /** Where the output of a container goes that its engine did not read. */
+  unreadFile(name: string): string;
+}
+
+/** Since when nobody watched a container; undefined: it is watched. */
+interface Missed {
+  since: Date | undefined;
+}
+
+export class DockerWaiter {
+  /** Started by this process, and not waited for yet. */
+  private readonly fresh = new Set<string>();
+  private readonly held = new Map<string, HeldOutput>();
+  /** Until when a container was watched by this process. */
+  private readonly watchedUntil = new Map<string, Date>();
+
+  constructor(
+    private readonly docker: Dockerode,
+    private readonly places: WaiterPlaces,
+  ) {}
+
+  started(name: string): void {
+    this.fresh.add(name);
+  }
+
+  /** The container is gone. */
+  forget(name: string): void {
+    this.fresh.delete(name);
+    this.held.get(name)?.close();
+    this.held.delete(name);
+    this.watchedUntil.delete(name);
+  }
+
+  async wait(container: FoundContainer, options: WaitOptions): Promise<ContainerExit> {
+    const { name } = container;
+    const missed: Missed = { since: this.fresh.delete(name) ? undefined : this.lastWatch(container) };
+    this.hold(container);
+    try {
+      for (;;) {
+        options.signal.throwIfAborted();
+        const exit = await this.watch(name, missed, options).catch((error: unknown) => {
+          missed.since ??= new Date();
+          throwIfHopeless(name, error, options.signal);
+        });
+        if (exit) return exit;
+        await sleep(RETRY_MS, undefined, { signal: options.signal });
+      }
+    } finally {
+      this.watchedUntil.set(name, missed.since ?? new Date());
+    }
+  }
+
+  /** @returns undefined when the engine says that it ended, and that it runs @throws whatever breaks the connection */
+  private async watch(name: string, missed: Missed, options: WaitOptions): Promise<ContainerExit | undefined> {
+    const ended = missed.since && (await this.catchUp(name, missed.since, options));
+    if (ended) return ended;
+    missed.since = undefined;
+    const exitCode = await this.exitCodeOf(name, options.signal);
+    // The container itself says whether the kernel killed it.
+    const exit = exitCode === KILLED ? exitOf(await this.inspect(name)) : { exitCode, outOfMemory: false };
+    return exit && { ...exit, isUnwatched: false, isEndLost: false };
+  }
+
+  private lastWatch({ name, startedAt }: FoundContainer): Date {
+    const { lastAliveAt } = this.places;
+    return this.watchedUntil.get(name) ?? (startedAt && startedAt > lastAliveAt ? startedAt : lastAliveAt);
+  }
+
+  private hold({ name, state, pipesDir }: FoundContainer): void {
+    if (state !== 'running' || pipesDir === null || this.held.has(name)) return;
+    const held = HeldOutput.open(pipesDir);
+    if (held) this.held.set(name, held);
+  }
+
+  /**
+   * What happened while nobody watched. An engine that was restarted has lost what it had read and not yet stored, and
+   * drains no output of a container that it finds ended.
+   * @returns how the container ended, if it did
+   */
+  private async catchUp(name: string, since: Date, options: WaitOptions): Promise<ContainerExit | undefined> {
+    const found = await this.inspect(name);
+    const remembers = await this.memoryOfEngine(options.signal);
+    const isRestarted = remembers > since;
+    const exit = exitOf(found);
+    const isUnwatched = exit !== undefined && isRestarted && remembers > new Date(found.State.FinishedAt);
+    const isEndLost = isUnwatched && !(await this.saveUnread(name));
+    if (isRestarted && !isEndLost) options.onRestart();
+    return exit && { ...exit, isUnwatched, isEndLost };
+  }
+
+  /** @returns false when there was output, or may have been, that nobody holds */
+  private async saveUnread(name: string): Promise<boolean> {
+    const file = this.places.unreadFile(name);
+    if (existsSync(file)) return true;
+    const unread = await this.held.get(name)?.take();
+    if (!unread) return false;
+    const aside = await open(`${file}.new`, 'w', 0o600);
+    try {
+      await aside.writeFile(unread.bytes);
+      await aside.sync();
+    } finally {
+      await aside.close();
+    }
+    await rename(`${file}.new`, file);
+    return unread.isWhole;
+  }
+
+  private inspect(name: string): Promise<Dockerode.ContainerInspectInfo> {
+    return this.docker.getContainer(name).inspect();
+  }
+
+  /**
+   * How far back the engine has been running for sure. It keeps its newest 256 events, from its own start on, and the
+   * making of a container is one.
+   */
+  private async memoryOfEngine(signal: AbortSignal): Promise<Date> {
+    const now = new Date();
+    const options = { since: 1, until: now.getTime() / 1000, abortSignal: signal };
+    const events = (await this.docker.getEvents(options)) as Readable;
+    try {
+      for await (const line of createInterface(events)) {
+        const { timeNano } = JSON.parse(line) as { timeNano: number };
+        return new Date(timeNano / 1e6);
+      }
+      return now;
+    } finally {
+      events.destroy();
+    }
+  }
+
+  /**
+   * As a stream, because dockerode's own call never returns when the engine dies after it sent its headers, and it sends
+   * them at once. @throws whatever breaks the connection
+   */
+  private async exitCodeOf(name: string, signal: AbortSignal): Promise<number> {
+    const answer = await new Promise<Readable>((done, fail) => {
+      const call = {
+        path: `/containers/${name}/wait?`,
+        method: 'POST',
+        isStream: true,
+        abortSignal: signal,
+        statusCodes: { 200: true, 404: 'no such container', 500: 'server error' },
+      };
+      this.docker.modem.dial(call, (error, stream) => (error ? fail(error) : done(stream as Readable)));
+    });
+    const { StatusCode: exitCode } = JSON.parse(await text(answer)) as { StatusCode: number };
+    return exitCode;
+  }
+}
+
+function throwIfHopeless(name: string, error: unknown, signal: AbortSignal): void {
+  signal.throwIfAborted();
+  if ((error as { statusCode?: number }).statusCode !== 404) return;
+  throw new EngineError('no-such-container', `container ${name} is gone from the engine`, { cause: error });
+}
+
+function exitOf({
+  State: state,
+}: Dockerode.ContainerInspectInfo): { exitCode: number; outOfMemory: boolean } | undefined {
+  return state.Running ? undefined : { exitCode: state.ExitCode, outOfMemory: state.OOMKilled };
+}
