@@ -31,12 +31,12 @@ export async function alternate<Ours, Floor>(
   return measured;
 }
 
-/** Measures one side alone. */
-export async function repeat<T>(bench: Bench, samples: number, measure: () => Promise<T>): Promise<T[]> {
+/** Measures one side alone. @param measure is told which sample it is, from 0 on */
+export async function repeat<T>(bench: Bench, samples: number, measure: (at: number) => Promise<T>): Promise<T[]> {
   const measured: T[] = [];
   for (let at = 0; at < samples; at += 1) {
     await comeToRest(bench);
-    measured.push(await measure());
+    measured.push(await measure(at));
   }
   return measured;
 }

@@ -34,14 +34,19 @@ export async function trigger(bench: Bench, project: string): Promise<Triggered>
   return { number, sentAt };
 }
 
-/** Waits for a build to end and checks that all of it passed. */
-export async function passed(bench: Bench, project: string, number: number): Promise<Build> {
+/** Waits for a build to end, however it does. */
+export async function ended(bench: Bench, project: string, number: number): Promise<Build> {
   const finished = async (): Promise<Build | false> => {
     const build = await bench.house.build(project, number);
     return build.state === 'finished' && build;
   };
   const what = `build ${project}/${number} is finished`;
-  const build = await waitFor(finished, { what, timeoutMs: FINISH_LIMIT_MS, intervalMs: LOOK_MS });
+  return waitFor(finished, { what, timeoutMs: FINISH_LIMIT_MS, intervalMs: LOOK_MS });
+}
+
+/** Waits for a build to end and checks that all of it passed. */
+export async function passed(bench: Bench, project: string, number: number): Promise<Build> {
+  const build = await ended(bench, project, number);
   if (build.outcome === 'passed') return build;
   const bad = build.runs.find((run) => run.outcome !== 'passed');
   throw new Error(`build ${project}/${number} ended as ${build.status}: ${bad?.name}: ${bad?.message}`);

@@ -1,7 +1,7 @@
 // Owns what a figure is: what it is given, and the lines of the report that it gives back.
 // Read by main.ts, report.ts and every file in figures/. A new figure is one file there and one line in figures/index.ts.
 import type Dockerode from 'dockerode';
-import type { House } from '../test/setup/house';
+import type { House, HouseOptions } from '../test/setup/house';
 
 /** Slots of the one worker, and containers at once on the floor: what a machine of two cores carries best. */
 export const SLOTS = 4;
@@ -9,6 +9,8 @@ export const SLOTS = 4;
 export interface Bench {
   /** A whole Slipway of real processes with one worker of SLOTS slots. */
   house: House;
+  /** Another one beside it, for a figure that needs one set otherwise; it is ended with the benchmark at the latest. */
+  openHouse(options: HouseOptions): Promise<House>;
   docker: Dockerode;
   image: string;
   /** How often each side is measured. */
