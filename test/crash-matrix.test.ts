@@ -2,116 +2,15 @@
 // before it arrived and after it took effect, times every part. Real Temporal, real Docker, real SIGKILL.
 // `npm test` runs three parts, `npm run test:scenarios` all, and that writes docs/crash-matrix.md and .json.
 import { createHash } from 'node:crypto';
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Run } from '../domain/schemas/api';
-import { CALLS, openCrashRig, TIMES, type CrashRig } from './setup/crash-rig';
+import { PARTS, type Part } from './setup/crash-parts';
+import { CALLS, openCrashRig, type CrashRig } from './setup/crash-rig';
 import { TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 import { expectNothingLeft } from './setup/nothing-left';
 import { isWholeMatrix, writeMatrix, type Cell } from './setup/crash-report';
 
 const BOUNDARIES = [...CALLS.flatMap((call) => [`${call} before`, `${call} after`]), 'mid script'];
-/** Longer than a heartbeat time-out, so that Temporal gives the activities up, and shorter than the grace time. */
-const AWAY_MS = TIMES.heartbeatMs + 2_000;
-
-interface Part {
-  part: string;
-  /** Kills it, lets the held calls go, and brings it back. */
-  crash: (rig: CrashRig) => Promise<void>;
-  isHostGone?: true;
-}
-
-const cutAll = ({ api, dockerLink }: CrashRig): void => {
-  api.release('cut');
-  dockerLink.release('cut');
-};
-/** The engine is on the worker's own machine: its calls go on when something far away dies. */
-const cutApi = ({ api, dockerLink }: CrashRig): void => {
-  api.release('cut');
-  dockerLink.release('go-on');
-};
-
-const PARTS: Part[] = [
-  {
-    part: 'worker killed',
-    crash: async (rig) => {
-      await rig.house.kill9('worker');
-      cutAll(rig);
-      await rig.house.start('worker');
-    },
-  },
-  {
-    part: 'Docker engine restarted',
-    crash: async ({ engine, api, dockerLink }) => {
-      await engine.kill9();
-      dockerLink.release('cut');
-      api.release('go-on');
-      await engine.start();
-    },
-  },
-  {
-    part: 'host gone',
-    isHostGone: true,
-    crash: async (rig) => {
-      const { house, engine } = rig;
-      await house.kill9('worker');
-      await engine.removeAll();
-      rmSync(join(house.dir, 'worker'), { recursive: true });
-      cutAll(rig);
-      house.add('second', 'worker', { SLIPWAY_HOST: 'second-host', SLIPWAY_WORKER_DIR: join(house.dir, 'second') });
-      await house.start('second');
-    },
-  },
-  {
-    part: 'worker stopped',
-    crash: async (rig) => {
-      rig.house.signal('worker', 'SIGTERM');
-      cutAll(rig);
-      await rig.house.terminate('worker');
-      await rig.house.start('worker');
-    },
-  },
-  ...['api', 'orchestrator'].map((member) => ({
-    part: `${member} killed`,
-    crash: async (rig: CrashRig) => {
-      await rig.house.kill9(member);
-      cutApi(rig);
-      await rig.house.start(member);
-    },
-  })),
-  {
-    part: 'Temporal killed',
-    crash: async (rig) => {
-      await rig.house.temporal.kill9();
-      cutApi(rig);
-      await sleep(AWAY_MS);
-      await rig.house.temporal.restart();
-    },
-  },
-  {
-    part: 'database killed',
-    crash: async (rig) => {
-      await rig.house.kill9('database');
-      cutApi(rig);
-      await sleep(2_000);
-      await rig.house.start('database');
-    },
-  },
-  {
-    part: 'network cut',
-    crash: async ({ api, temporalLink, dockerLink }) => {
-      api.cut();
-      temporalLink.cut();
-      dockerLink.release('go-on');
-      await sleep(AWAY_MS);
-      api.mend();
-      temporalLink.mend();
-    },
-  },
-];
-
 const LINES = 40;
 const script = (pause: string): string => `#!/bin/sh
 echo started >> /archive/starts

@@ -6,7 +6,8 @@ import { embeddedUrl } from '../../adapters/embedded-database';
 import { openStore, type Database } from '../../adapters/store/connect';
 import { readContainerName } from '../../domain/names';
 import { CuttableLink } from './cuttable-link';
-import { HoldingProxy, type Call, type Side } from './holding-proxy';
+import type { Side } from './holding-link';
+import { HoldingProxy, type Call } from './holding-proxy';
 import { House } from './house';
 import { PrivateEngine } from './private-engine';
 
