@@ -15,15 +15,15 @@ export interface Part {
 /** Longer than a heartbeat time-out, so that Temporal gives the activities up, and shorter than the grace time. */
 const AWAY_MS = TIMES.heartbeatMs + 2_000;
 
-const LINKS = ['api', 'dockerLink'] as const;
+const LINKS = ['api', 'dockerLink', 'records'] as const;
 
 /** Lets all held calls go. @param broken links whose calls die with the part; the others go on while it is dead */
 function letGo(rig: CrashRig, ...broken: (typeof LINKS)[number][]): void {
   for (const link of LINKS) rig[link].release(broken.includes(link) ? 'cut' : 'go-on');
 }
 
-/** A host that is gone for good, with everything on it. */
-async function loseHost({ house, engine }: CrashRig): Promise<void> {
+/** The worker's host is gone for good, with everything on it. */
+export async function loseHost({ house, engine }: CrashRig): Promise<void> {
   await house.kill9('worker');
   await engine.removeAll();
   rmSync(join(house.dir, 'worker'), { recursive: true });
@@ -66,14 +66,22 @@ export const PARTS: Part[] = [
       await rig.house.start('worker');
     },
   },
-  ...['api', 'orchestrator'].map((member) => ({
-    part: `${member} killed`,
-    crash: async (rig: CrashRig) => {
-      await rig.house.kill9(member);
+  {
+    part: 'api killed',
+    crash: async (rig) => {
+      await rig.house.kill9('api');
       letGo(rig, 'api');
-      await rig.house.start(member);
+      await rig.house.start('api');
     },
-  })),
+  },
+  {
+    part: 'orchestrator killed',
+    crash: async (rig) => {
+      await rig.house.kill9('orchestrator');
+      letGo(rig, 'api', 'records');
+      await rig.house.start('orchestrator');
+    },
+  },
   {
     part: 'Temporal killed',
     crash: async (rig) => {
@@ -87,20 +95,19 @@ export const PARTS: Part[] = [
     part: 'database killed',
     crash: async (rig) => {
       await rig.house.kill9('database');
-      letGo(rig, 'api');
+      letGo(rig, 'api', 'records');
       await sleep(2_000);
       await rig.house.start('database');
     },
   },
   {
     part: 'network cut',
-    crash: async ({ api, temporalLink, dockerLink }) => {
-      api.cut();
-      temporalLink.cut();
+    crash: async ({ api, temporalLink, records, dockerLink }) => {
+      const links = [api, temporalLink, records];
+      for (const link of links) link.cut();
       dockerLink.release('go-on');
       await sleep(AWAY_MS);
-      api.mend();
-      temporalLink.mend();
+      for (const link of links) link.mend();
     },
   },
 ];
