@@ -8,7 +8,7 @@ import { serveOnSocket } from './embedded-socket';
 import { takePidLock } from './pid-lock';
 
 /** PostgreSQL's name for a socket file; `pg` adds it to a host that is a folder. */
-const SOCKET_NAME = '.s.PGSQL.5432';
+export const SOCKET_NAME = '.s.PGSQL.5432';
 /** The engine inside this version of PGlite; its files cannot be read by another major version. */
 const PG_MAJOR = '18';
 

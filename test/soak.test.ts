@@ -123,6 +123,7 @@ test(
     const builds: Build[] = [];
     for (let number = 1; number <= count; number += 1) builds.push(await rig.house.finished('soak', number, 300_000));
     const faults = (await Promise.all(builds.map(faultsOf))).flat();
+    faults.push(...rig.engine.startedTwice().map((name) => `${name} was started twice`));
     await expectNothingLeft(rig);
     report({ builds, kills, faults });
 
@@ -202,7 +203,7 @@ function report(seen: { builds: Build[]; kills: Record<string, number>; faults: 
   const runs = seen.builds.reduce((sum, build) => sum + build.runs.length, 0);
   process.stdout.write(
     `soak (seed ${SEED}, ${MINUTES} min): ${seen.builds.length} builds, ${runs} runs; killed: ${words.join(', ')}; ` +
-      `attempts lost with a host or container: ${lostAttempts}; ends of logs that the engine lost, on record: ${gapsOnRecord}; ` +
+      `containers started: ${rig.engine.starts.length}; attempts lost with a host or container: ${lostAttempts}; ends of logs that the engine lost, on record: ${gapsOnRecord}; ` +
       `faults: ${seen.faults.length}\n`,
   );
 }

@@ -22,6 +22,8 @@ import { ORCHESTRATOR_QUEUE } from '../domain/names';
 import { connectToTemporal, installRuntime } from './temporal-worker';
 
 const SWEEP_MS = 1_000;
+/** Records that may wait for their answer at once; one more fails after 5 s and is tried again. */
+const CONNECTIONS = 16;
 /** A log is compressed once nobody is likely to follow it any more, ms after its end. */
 const COMPRESS_AFTER_MS = 10_000;
 
@@ -30,7 +32,7 @@ runProcess('orchestrator', orchestrate);
 async function orchestrate(log: Logger): Promise<Running> {
   installRuntime(log);
   const settings = readSettings();
-  const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')));
+  const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')), CONNECTIONS);
   await migrateWhenThere(db, (why) => log.warn({ why }, 'the record store does not answer yet; waiting for it'));
   const temporal = Temporal.open(settings);
   const { connection, namespace } = await connectToTemporal(log);

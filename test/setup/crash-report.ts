@@ -15,22 +15,23 @@ const DOCS = resolve(__dirname, '..', '..', 'docs');
 /** True when all parts are to be tried, and the result is to be published. */
 export const isWholeMatrix = (): boolean => process.env.SLIPWAY_SCENARIOS === 'all';
 
-/** @param boundaries in the order of the table */
-export function writeMatrix(cells: readonly Cell[], boundaries: readonly string[]): void {
-  const parts = [...new Set(cells.map((cell) => cell.part))];
-  writeFileSync(join(DOCS, 'crash-matrix.json'), `${JSON.stringify(cells, null, 2)}\n`);
-  writeFileSync(join(DOCS, 'crash-matrix.md'), renderMatrix(cells, { parts, boundaries }));
+interface Whole {
+  /** In the order of the table, as are the boundaries. */
+  parts: readonly string[];
+  boundaries: readonly string[];
 }
 
-function renderMatrix(
-  cells: readonly Cell[],
-  { parts, boundaries }: { parts: readonly string[]; boundaries: readonly string[] },
-): string {
+/** Publishes a matrix; one that lacks cells, since not all tests of it ran to their end, is not published. */
+export function writeMatrix(cells: readonly Cell[], whole: Whole): void {
+  if (cells.length < whole.parts.length * whole.boundaries.length) return;
+  writeFileSync(join(DOCS, 'crash-matrix.json'), `${JSON.stringify(cells, null, 2)}\n`);
+  writeFileSync(join(DOCS, 'crash-matrix.md'), renderMatrix(cells, whole));
+}
+
+function renderMatrix(cells: readonly Cell[], { parts, boundaries }: Whole): string {
   const wordOf = (part: string, boundary: string): string => {
-    const cell = cells.find((one) => one.part === part && one.boundary === boundary);
-    if (!cell) return 'not run';
-    const isPassed = cell.attempts.at(-1) === 'ok';
-    return cell.attempts.length === 1 ? (isPassed ? 'ok' : (cell.attempts[0] ?? '')) : cell.attempts.join(', ');
+    const attempts = cells.find((one) => one.part === part && one.boundary === boundary)?.attempts;
+    return attempts?.join(', ') ?? 'not run';
   };
   const line = (words: readonly string[]): string => `| ${words.join(' | ')} |`;
   const rows = boundaries.map((boundary) => line([boundary, ...parts.map((part) => wordOf(part, boundary))]));
@@ -40,6 +41,11 @@ Each row is a moment in the life of an attempt: a call to the API or to the Dock
 _after_ it took effect and before its answer was known. Each column is a part that died, was restarted or was cut off at
 that moment. \`ok\`: the run passed in its first attempt. Else its attempts are named; a host that is gone for good costs
 an attempt. In every cell the script was started once an attempt, the log is byte-identical, and nothing was left behind.
+
+The last rows are records that the orchestrator keeps, held on their way to the database: before the first statement
+arrived, or after the last one was committed. \`closeRuns\` ends a run whose need failed (\`exit-code\`), \`locateAttempt\`
+and \`closeAttempt\` follow a host that was lost, \`expireBuild\` a build that ran out of time (\`build-timeout\`), and
+\`finishBuild\` ends each build. In every cell the build ended as it does when nothing dies.
 
 Written by \`npm run test:scenarios\`, which runs all of it again.
 

@@ -2,11 +2,14 @@
 // Called by the crash matrix and by the tests of fencing.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { embeddedUrl } from '../../adapters/embedded-database';
+import { sql } from 'kysely';
+import { embeddedUrl, SOCKET_NAME } from '../../adapters/embedded-database';
 import { openStore, type Database } from '../../adapters/store/connect';
 import { readContainerName } from '../../domain/names';
 import { CuttableLink } from './cuttable-link';
-import { HoldingProxy, type Call, type Side } from './holding-proxy';
+import { HoldingDatabase, type HoldStatement } from './holding-database';
+import type { Side } from './holding-link';
+import { HoldingProxy, type Call, type Hold } from './holding-proxy';
 import { House } from './house';
 import { PrivateEngine } from './private-engine';
 
@@ -27,11 +30,28 @@ export const CALLS = [
 ] as const;
 export type CallName = (typeof CALLS)[number];
 
+const LOCK = /select "id" from "runs" where "id" in .* for update/;
+const LOCATE = /coalesce\(hosts\.worker, attempts\.worker\)/;
+const EXPIRE = /wished as/;
+
+/** The record calls of the orchestrator to the database: what their first statement, or transaction, and their last are known by. */
+const RECORDS = {
+  closeRuns: { before: LOCK, after: LOCK },
+  closeAttempt: { before: LOCK, after: LOCK },
+  locateAttempt: { before: LOCATE, after: LOCATE },
+  expireBuild: { before: EXPIRE, after: EXPIRE },
+  finishBuild: { before: /select "name", "outcome", "cause" from "runs"/, after: /update "builds" set "state"/ },
+};
+export type RecordName = keyof typeof RECORDS;
+export const RECORD_CALLS = Object.keys(RECORDS) as RecordName[];
+
 export interface CrashRig {
   house: House;
   engine: PrivateEngine;
   api: HoldingProxy;
   dockerLink: HoldingProxy;
+  /** Between the orchestrator and the database. */
+  records: HoldingDatabase;
   temporalLink: CuttableLink;
   db: Database;
   stop(): Promise<void>;
@@ -39,44 +59,36 @@ export interface CrashRig {
 
 export const TIMES = { heartbeatMs: 6_000, graceMs: 12_000 };
 
-/** A run whose name is `<call> <side>` is held at that call of its first attempt, once. */
+/**
+ * A run whose name is `<call> <side>` is held at that call of its first attempt, once, and a build whose trigger is
+ * `<record call> <side>` at that one.
+ */
 export async function openCrashRig(slots: number): Promise<CrashRig> {
   const engine = await PrivateEngine.open();
-  const made: { house?: House; links: { close(): Promise<void> }[]; db?: Database } = { links: [] };
-  const names = new Map<string, string>();
-  const nameOf = async (runId: string): Promise<string> => {
-    const known = names.get(runId);
-    if (known !== undefined) return known;
-    const row = await made.db?.selectFrom('runs').select('name').where('id', '=', runId).executeTakeFirst();
-    names.set(runId, row?.name ?? '');
-    return row?.name ?? '';
-  };
-  const seen = new Set<string>();
-  const hold = async (call: Call): Promise<Side | undefined> => {
-    const found = readCall(call);
-    if (!found || found.attempt !== 1) return undefined;
-    const [wanted, side] = (await nameOf(found.runId)).split(' ');
-    if (wanted !== found.name || seen.has(found.runId)) return undefined;
-    seen.add(found.runId);
-    return side as Side;
-  };
+  const made: { links: { close(): Promise<void> }[]; db?: Database } = { links: [] };
+  const hold = holdCalls(() => made.db);
+  const holdRecord = holdRecords(() => made.db);
   const dockerLink = await HoldingProxy.open({ socketPath: engine.socket }, hold);
   made.links.push(dockerLink);
-  const links: { api?: HoldingProxy; temporal?: CuttableLink } = {};
+  const links: { api?: HoldingProxy; temporal?: CuttableLink; records?: HoldingDatabase } = {};
   const house = await House.open({
     slots,
     env: {
       SLIPWAY_HEARTBEAT_TIMEOUT_MS: String(TIMES.heartbeatMs),
       SLIPWAY_REATTACH_GRACE_MS: String(TIMES.graceMs),
     },
-    workerEnv: async ({ url, temporal }) => {
+    roleEnv: async ({ url, temporal, dir }) => {
       links.api = await HoldingProxy.open({ host: '127.0.0.1', port: new URL(url).port }, hold);
       links.temporal = await CuttableLink.open(Number(temporal.split(':')[1]));
-      made.links.push(links.api, links.temporal);
+      links.records = await HoldingDatabase.open(join(dir, 'run', SOCKET_NAME), holdRecord);
+      made.links.push(links.api, links.temporal, links.records);
       return {
-        SLIPWAY_SERVER: `http://127.0.0.1:${links.api.port}`,
-        TEMPORAL_ADDRESS: `127.0.0.1:${links.temporal.port.at}`,
-        DOCKER_HOST: `tcp://127.0.0.1:${dockerLink.port}`,
+        worker: {
+          SLIPWAY_SERVER: `http://127.0.0.1:${links.api.port}`,
+          TEMPORAL_ADDRESS: `127.0.0.1:${links.temporal.port.at}`,
+          DOCKER_HOST: `tcp://127.0.0.1:${dockerLink.port}`,
+        },
+        orchestrator: { DATABASE_URL: `postgres://postgres@127.0.0.1:${links.records.port}/postgres` },
       };
     },
   }).catch(async (error: unknown) => {
@@ -91,6 +103,7 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
     engine,
     api: links.api!,
     dockerLink,
+    records: links.records!,
     temporalLink: links.temporal!,
     db,
     stop: async () => {
@@ -100,6 +113,47 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
       await engine.stop();
       rmSync(house.dir, { recursive: true, force: true });
     },
+  };
+}
+
+function holdCalls(database: () => Database | undefined): Hold {
+  const sideOf = holdOnce(async (runId) => {
+    const run = await database()?.selectFrom('runs').select('name').where('id', '=', runId).executeTakeFirst();
+    return run?.name;
+  });
+  return async (call) => {
+    const found = readCall(call);
+    return found?.attempt === 1 ? sideOf(found.runId, (name) => name === found.name) : undefined;
+  };
+}
+
+function holdRecords(database: () => Database | undefined): HoldStatement {
+  const forms: Record<string, Record<string, RegExp>> = RECORDS;
+  const all = Object.values(RECORDS).flatMap(({ before, after }) => [before, after]);
+  const sideOf = holdOnce(async (id) => {
+    const { rows } = await sql<{ trigger: string }>`
+      select trigger from builds where id = ${id}::uuid or id = (select build_id from runs where id = ${id}::uuid)
+    `.execute(database()!);
+    return rows[0]?.trigger;
+  });
+  return async (text) => {
+    const [id] = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/.exec(text) ?? [];
+    if (id === undefined || !all.some((form) => form.test(text))) return undefined;
+    return sideOf(id, (call, side) => forms[call]?.[side]?.test(text) === true);
+  };
+}
+
+/** Holds a call when what its id stands for is named `<call> <side>`, once. @param nameOf that name, which never changes */
+function holdOnce(nameOf: (id: string) => Promise<string | undefined>) {
+  const names = new Map<string, string>();
+  const held = new Set<string>();
+  return async (id: string, isAt: (call: string, side: string) => boolean): Promise<Side | undefined> => {
+    const name = names.get(id) ?? (await nameOf(id)) ?? '';
+    names.set(id, name);
+    const [call = '', side = ''] = name.split(' ');
+    if (!isAt(call, side) || held.has(id)) return undefined;
+    held.add(id);
+    return side as Side;
   };
 }
 

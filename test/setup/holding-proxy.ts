@@ -2,10 +2,8 @@
 // answer is known. So a test can kill a process at exactly that moment, without a hook in the product.
 // Called by the crash matrix; put in front of the API and of the Docker engine.
 import { createServer, request, type IncomingMessage, type RequestOptions, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
-
-export type Side = 'before' | 'after';
+import { HoldingLink, type Side } from './holding-link';
 
 export interface Call {
   method: string;
@@ -17,16 +15,7 @@ export interface Call {
 /** Says on which side a call is to be held; undefined: it passes. */
 export type Hold = (call: Call) => Promise<Side | undefined>;
 
-/** What happens to a held call: it goes on, or its connection breaks. */
-type Release = 'go-on' | 'cut';
-
-export class HoldingProxy {
-  private readonly server = createServer((incoming, outgoing) => {
-    this.pass(incoming, outgoing).catch(() => outgoing.destroy());
-  });
-  private readonly sockets = new Set<Socket>();
-  private waiting: ((how: Release) => void)[] = [];
-  private isCut = false;
+export class HoldingProxy extends HoldingLink {
   /** Calls that reached the other side, and those of them that it refused as fenced. */
   readonly passed: string[] = [];
   readonly refused: string[] = [];
@@ -34,47 +23,19 @@ export class HoldingProxy {
   private constructor(
     private readonly target: RequestOptions,
     private readonly hold: Hold,
-  ) {}
+    server = createServer(),
+  ) {
+    super(server);
+    server.on('request', (incoming, outgoing) => {
+      this.pass(incoming, outgoing).catch(() => outgoing.destroy());
+    });
+  }
 
   /** @param target host and port, or socketPath */
   static async open(target: RequestOptions, hold: Hold): Promise<HoldingProxy> {
     const proxy = new HoldingProxy(target, hold);
-    proxy.server.on('connection', (socket) => {
-      if (proxy.isCut) socket.destroy();
-      proxy.sockets.add(socket);
-      socket.on('close', () => proxy.sockets.delete(socket));
-    });
-    await new Promise<void>((done) => proxy.server.listen(0, '127.0.0.1', done));
+    await proxy.listen();
     return proxy;
-  }
-
-  get port(): number {
-    return (this.server.address() as AddressInfo).port;
-  }
-
-  get held(): number {
-    return this.waiting.length;
-  }
-
-  /** Lets all held calls go. */
-  release(how: Release): void {
-    for (const go of this.waiting.splice(0)) go(how);
-  }
-
-  /** Breaks all connections and takes no new one. */
-  cut(): void {
-    this.isCut = true;
-    this.release('cut');
-    for (const socket of this.sockets) socket.destroy();
-  }
-
-  mend(): void {
-    this.isCut = false;
-  }
-
-  async close(): Promise<void> {
-    this.cut();
-    await new Promise((done) => this.server.close(done));
   }
 
   private async pass(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
@@ -102,10 +63,6 @@ export class HoldingProxy {
       answer.pipe(outgoing);
       await finished(outgoing).catch(() => undefined);
     }
-  }
-
-  private wait(): Promise<Release> {
-    return new Promise((done) => this.waiting.push(done));
   }
 }
 

@@ -17,6 +17,7 @@ const TOP = resolve(__dirname, '..', '..');
 const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
 export const WORKER_TOKEN = 'a-token-for-tests-only';
 
+type Env = Record<string, string>;
 type Role = 'database' | 'api' | 'orchestrator' | 'worker';
 const ENTRY: Record<Role, string> = {
   database: 'workers/database.js',
@@ -26,7 +27,7 @@ const ENTRY: Record<Role, string> = {
 };
 
 export interface HouseOptions {
-  env?: Record<string, string>;
+  env?: Env;
   /** PostgreSQL instead of the embedded database. */
   databaseUrl?: string;
   /** Copies of the API; the first is `url`. */
@@ -34,15 +35,15 @@ export interface HouseOptions {
   slots?: number;
   /** Temporal does not push cancellations to workers. */
   withoutPush?: boolean;
-  /** For the worker alone, once the addresses of API and Temporal are known. */
-  workerEnv?: (at: { url: string; temporal: string }) => Promise<Record<string, string>>;
+  /** For single roles, once the addresses of API and Temporal are known. */
+  roleEnv?: (at: { url: string; temporal: string; dir: string }) => Promise<Partial<Record<Role, Env>>>;
   /** Roles to leave out at the start. */
   without?: Role[];
 }
 
 interface Member {
   role: Role;
-  env: Record<string, string>;
+  env: Env;
   /** Folder of its program; default: the one that was built. */
   program?: string;
   child?: ChildProcess;
@@ -87,9 +88,10 @@ export class House {
       const name = at === 0 ? 'api' : `api-${at + 1}`;
       this.members.set(name, { role: 'api', env: { ...env, SLIPWAY_LISTEN: `127.0.0.1:${port}` } });
     });
-    this.members.set('orchestrator', { role: 'orchestrator', env });
-    const workerEnv = await options.workerEnv?.({ url: this.url, temporal: this.temporal.address });
-    this.members.set('worker', { role: 'worker', env: { ...env, ...workerEnv } });
+    const roleEnv = await options.roleEnv?.({ url: this.url, temporal: this.temporal.address, dir: this.dir });
+    for (const role of ['orchestrator', 'worker'] as const) {
+      this.members.set(role, { role, env: { ...env, ...roleEnv?.[role] } });
+    }
     const names = [...this.members]
       .filter(([, member]) => !options.without?.includes(member.role))
       .map(([name]) => name);
@@ -98,7 +100,7 @@ export class House {
   }
 
   /** Adds a member that can be started later, e.g. a second worker. */
-  add(name: string, like: string, env: Record<string, string>): void {
+  add(name: string, like: string, env: Env): void {
     const member = this.member(like);
     this.members.set(name, { role: member.role, env: { ...member.env, ...env } });
   }

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import Dockerode from 'dockerode';
 import { makeStarterImage } from '../../adapters/starter-image';
 import { TEST_IMAGE } from './house';
@@ -14,6 +15,8 @@ export class PrivateEngine {
   private readonly dir = mkdtempSync(join(tmpdir(), 'slipway-engine-'));
   readonly socket = join(this.dir, 'docker.sock');
   readonly docker = new Dockerode({ socketPath: this.socket });
+  /** The container of each start, as the engine itself told of them, over all its restarts. */
+  readonly starts: { id: string; name: string }[] = [];
   private server: ChildProcess | undefined;
   private containerd: ChildProcess | undefined;
 
@@ -46,6 +49,24 @@ export class PrivateEngine {
         throw new Error(`${String(error)}\n${readFileSync(join(this.dir, 'log'), 'utf8').slice(-2_000)}`);
       },
     );
+    await this.watchStarts();
+  }
+
+  /** An engine forgets its events when it ends, so all that it knows of are those of its present life. */
+  private async watchStarts(): Promise<void> {
+    const events = await this.docker.getEvents({ since: 1, filters: { type: ['container'], event: ['start'] } });
+    const lines = createInterface({ input: events });
+    lines.on('error', () => undefined);
+    lines.on('line', (line) => {
+      const { Actor: container } = JSON.parse(line) as { Actor: { ID: string; Attributes: { name: string } } };
+      this.starts.push({ id: container.ID, name: container.Attributes.name });
+    });
+  }
+
+  /** Names under which a container was started more than once: each attempt has a name of its own. */
+  startedTwice(): string[] {
+    const names = this.starts.map(({ name }) => name);
+    return names.filter((name, at) => names.indexOf(name) < at);
   }
 
   async kill9(): Promise<void> {
