@@ -325,6 +325,7 @@ const ENGINE_CAUSE: Record<EngineErrorReason, Cause> = {
   'disk-full': 'disk-full',
   'engine-unavailable': 'engine-unavailable',
   'no-such-container': 'container-lost',
+  'start-unknown': 'container-lost',
   refused: 'internal',
 };
 

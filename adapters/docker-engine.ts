@@ -6,7 +6,9 @@ import type Dockerode from 'dockerode';
 import { followContainer } from './docker-log';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
+import { endProcessesOf } from './container-processes';
 import { EngineError } from './engine';
+import { hasRunSinceMaking } from './engine-life';
 import type {
   ArchivedFile,
   ContainerExit,
@@ -20,6 +22,8 @@ import type {
 
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
 const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
+/** Codes of a call that cannot have reached the engine. */
+const NOBODY_LISTENS = ['ECONNREFUSED', 'ENOENT'];
 /** Every container of an attempt carries it. */
 const LABEL_RUN_ID = 'dev.slipway.run-id';
 /** What the engine says of a program or a user that the image does not have; anything else at a start is its own trouble. */
@@ -29,6 +33,8 @@ const NOT_RUNNABLE =
 export class DockerEngine implements Engine {
   private readonly digests = new Map<string, string>();
   private readonly waiter: DockerWaiter;
+  /** Made by this process, and nobody has asked for their start yet. */
+  private readonly unstarted = new Set<string>();
 
   /**
    * @param docker connected client
@@ -104,6 +110,7 @@ export class DockerEngine implements Engine {
         name,
         id: found.Id,
         state: state.Running || state.Paused ? 'running' : started || state.Status !== 'created' ? 'exited' : 'created',
+        createdAt: new Date(found.Created),
         startedAt: started ? new Date(state.StartedAt) : null,
         imageId: found.Image,
         logFile: logFileOf(found),
@@ -116,6 +123,7 @@ export class DockerEngine implements Engine {
   }
 
   async create(spec: ContainerSpec): Promise<string> {
+    this.unstarted.add(spec.name);
     try {
       const created = await this.docker.createContainer(optionsOf(spec));
       return created.id;
@@ -135,11 +143,14 @@ export class DockerEngine implements Engine {
     // The engine would run an ended container once more; the script of an attempt is started once.
     const found = await this.find(name);
     if (found && found.state !== 'created') return;
+    const isSure = this.unstarted.delete(name);
+    if (!isSure && found) await this.requireNotStarted(found);
     try {
       await this.docker.getContainer(name).start();
       this.waiter.started(name);
     } catch (error) {
       if (statusOf(error) === 304) return;
+      if (isSure && NOBODY_LISTENS.includes((error as NodeJS.ErrnoException).code ?? '')) this.unstarted.add(name);
       if (statusOf(error) === 404 && /no such container/i.test(messageOf(error))) {
         throw new EngineError('no-such-container', `container ${name} is gone`, { cause: error });
       }
@@ -150,6 +161,24 @@ export class DockerEngine implements Engine {
         isTheScript ? 'script-not-runnable' : 'engine-unavailable',
       );
     }
+  }
+
+  /**
+   * An engine that was killed after its container began and before it had noted that says «created» when it is back, and
+   * would start it once more (seen in a soak). Only one that has been running since it made the container is believed.
+   */
+  private async requireNotStarted({ id, name, createdAt }: FoundContainer): Promise<void> {
+    try {
+      if (await hasRunSinceMaking(this.docker, { id, createdAt })) return;
+    } catch (error) {
+      throw translate(error, `cannot ask whether container ${name} was started`, 'engine-unavailable');
+    }
+    const isEnded = await endProcessesOf(id);
+    const rest = isEnded ? '' : '; processes of it may still run on the host';
+    throw new EngineError(
+      'start-unknown',
+      `the engine died while it started the container, and cannot say whether it did${rest}`,
+    );
   }
 
   follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer> {
@@ -185,6 +214,7 @@ export class DockerEngine implements Engine {
       }
     }
     this.waiter.forget(name);
+    this.unstarted.delete(name);
     const dir = join(this.runsDir, name);
     try {
       await rm(dir, { recursive: true, force: true, maxRetries: 3 });

@@ -3,12 +3,12 @@
 // Called by docker-engine.ts.
 import { existsSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
-import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
 import { EngineError, type ContainerExit, type FoundContainer, type WaitOptions } from './engine';
+import { remembersSince } from './engine-life';
 import { HeldOutput } from './held-output';
 
 const RETRY_MS = 500;
@@ -99,7 +99,7 @@ export class DockerWaiter {
    */
   private async catchUp(name: string, since: Date, options: WaitOptions): Promise<ContainerExit | undefined> {
     const found = await this.inspect(name);
-    const remembers = await this.memoryOfEngine(options.signal);
+    const remembers = await remembersSince(this.docker, options.signal);
     const isRestarted = remembers > since;
     const exit = exitOf(found);
     const isUnwatched = exit !== undefined && isRestarted && remembers > new Date(found.State.FinishedAt);
@@ -127,25 +127,6 @@ export class DockerWaiter {
 
   private inspect(name: string): Promise<Dockerode.ContainerInspectInfo> {
     return this.docker.getContainer(name).inspect();
-  }
-
-  /**
-   * How far back the engine has been running for sure. It keeps its newest 256 events, from its own start on, and the
-   * making of a container is one.
-   */
-  private async memoryOfEngine(signal: AbortSignal): Promise<Date> {
-    const now = new Date();
-    const options = { since: 1, until: now.getTime() / 1000, abortSignal: signal };
-    const events = (await this.docker.getEvents(options)) as Readable;
-    try {
-      for await (const line of createInterface(events)) {
-        const { timeNano } = JSON.parse(line) as { timeNano: number };
-        return new Date(timeNano / 1e6);
-      }
-      return now;
-    } finally {
-      events.destroy();
-    }
   }
 
   /**

@@ -23,6 +23,7 @@ export interface FoundContainer {
   name: string;
   id: string;
   state: 'created' | 'running' | 'exited';
+  createdAt: Date;
   startedAt: Date | null;
   /** Id of the image it was made from. */
   imageId: string;
@@ -55,7 +56,13 @@ export interface ArchivedFile {
 }
 
 export type EngineErrorReason =
-  'image-missing' | 'script-not-runnable' | 'disk-full' | 'engine-unavailable' | 'no-such-container' | 'refused';
+  | 'image-missing'
+  | 'script-not-runnable'
+  | 'disk-full'
+  | 'engine-unavailable'
+  | 'no-such-container'
+  | 'start-unknown'
+  | 'refused';
 
 /** The engine could not do what was asked. `message` is one sentence for people. */
 export class EngineError extends Error {
@@ -86,9 +93,12 @@ export interface Engine {
   /** Makes the folder of one attempt with its script; what is there already stays. */
   makeRunDir(name: string, script: string): Promise<string>;
   find(name: string): Promise<FoundContainer | undefined>;
-  /** Creates the container unless it exists. @returns its id @throws EngineError `image-missing`: pull it, then again */
+  /** Creates the container unless it exists; only for an attempt of which nothing can have been started. @returns its id @throws EngineError `image-missing`: pull it, then again */
   create(spec: ContainerSpec): Promise<string>;
-  /** Starts it unless it was started before, ended or not. */
+  /**
+   * Starts it unless it was started before, ended or not. @throws EngineError `start-unknown`: the engine died while it
+   * started it and cannot say whether it did; what it may have started is ended then
+   */
   start(name: string): Promise<void>;
   /** Output (stdout and stderr as they came) from a byte offset; ends when the container has ended and all is read. */
   follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer>;

@@ -1,6 +1,6 @@
 // Proves what becomes of a container's output and exit when its engine dies: what can be saved is, what cannot is said.
 // A real engine of the test's own, killed by SIGKILL; containerd and the containers live on.
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Dockerode from 'dockerode';
@@ -27,12 +27,17 @@ afterAll(async () => {
 const worker = (lastAliveAt?: Date, docker = real.docker): DockerEngine =>
   new DockerEngine(docker, runsDir, lastAliveAt);
 
-async function start(engine: DockerEngine, script: string): Promise<string> {
+async function create(engine: DockerEngine, script: string): Promise<string> {
   const name = `slipway-away-${names.length}`;
   names.push(name);
   const runDir = await engine.makeRunDir(name, `#!/bin/sh\n${script}\n`);
   const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
   await engine.create({ ...none, name, image: TEST_IMAGE, runDir });
+  return name;
+}
+
+async function start(engine: DockerEngine, script: string): Promise<string> {
+  const name = await create(engine, script);
   await engine.start(name);
   return name;
 }
@@ -144,3 +149,69 @@ test('R2 a connection to the engine that merely breaks is no restart', async () 
   expect(await watched.ended).toEqual({ exit, log: 'begun\ndone\n', restarts: 0 });
   await link.close();
 }, 120_000);
+
+/** As an engine leaves it that is killed after containerd began the container and before the engine had noted that. */
+async function forgetStart(name: string): Promise<void> {
+  const { Id: id } = await real.docker.getContainer(name).inspect();
+  const { DockerRootDir: root } = (await real.docker.info()) as { DockerRootDir: string };
+  await real.kill9();
+  const file = join(root, 'containers', id, 'config.v2.json');
+  const config = JSON.parse(readFileSync(file, 'utf8')) as { State: object };
+  const never = '0001-01-01T00:00:00Z';
+  const State = { ...config.State, Running: false, Pid: 0, StartedAt: never, FinishedAt: never };
+  writeFileSync(file, JSON.stringify({ ...config, State }));
+  await real.start();
+}
+
+const SCRIPT = 'echo started >> /archive/starts; while [ ! -e /archive/go ]; do sleep 0.1; done';
+const startsOf = (name: string): string => readFileSync(join(runsDir, name, 'archive', 'starts'), 'utf8');
+
+test.each([
+  ['still runs', false],
+  ['has ended', true],
+])(
+  'B4 H7 an engine that was killed while it started a container starts it no second time when its script %s, and nothing of it lives on',
+  async (_what, hasEnded) => {
+    const name = await start(worker(), SCRIPT);
+    await waitFor(() => existsSync(join(runsDir, name, 'archive', 'starts')), { what: 'the script has begun' });
+    await forgetStart(name);
+    if (hasEnded) writeFileSync(join(runsDir, name, 'archive', 'go'), '');
+    const { Id: id } = await real.docker.getContainer(name).inspect();
+    if (hasEnded) await waitFor(() => alive(id) === 0, { what: 'the script has ended' });
+
+    expect((await worker().find(name))?.state).toBe('created');
+    await expect(worker().start(name)).rejects.toMatchObject({ reason: 'start-unknown' });
+
+    expect(startsOf(name)).toBe('started\n');
+    expect(alive(id)).toBe(0);
+    await worker().remove(name);
+  },
+  120_000,
+);
+
+test('B4 a container that was made and not started is started, also by another worker, also after a restart of its engine when nobody can have started it', async () => {
+  const engine = worker();
+  const ofAnother = await create(engine, SCRIPT);
+  await worker().start(ofAnother);
+  const overRestart = await create(engine, SCRIPT);
+  await real.kill9();
+  await real.start();
+  await engine.start(overRestart);
+
+  for (const name of [ofAnother, overRestart]) {
+    await waitFor(() => existsSync(join(runsDir, name, 'archive', 'starts')), { what: 'the script has begun' });
+    expect(startsOf(name)).toBe('started\n');
+  }
+}, 120_000);
+
+/** Processes in the control group of a container. */
+function alive(id: string): number {
+  const groups = readdirSync('/proc').map((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+    } catch {
+      return '';
+    }
+  });
+  return groups.filter((text) => text.includes(id)).length;
+}
