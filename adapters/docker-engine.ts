@@ -223,11 +223,23 @@ export class DockerEngine implements Engine {
     }
   }
 
+  /** Those that run and are this worker's, before their supervisors come: the engine may die first. */
+  private async holdOutputs(running: readonly string[], folders: readonly string[]): Promise<void> {
+    this.waiter.holdOnly(folders);
+    for (const name of running) {
+      if (!folders.includes(name) || this.waiter.isHeld(name)) continue;
+      const found = await this.find(name);
+      if (found) this.waiter.hold(found);
+    }
+  }
+
   async listRemains(): Promise<string[]> {
     try {
       const all = await this.docker.listContainers({ all: true, filters: { label: [LABEL_RUN_ID] } });
       const folders = await readdir(this.runsDir).catch(() => []);
-      return [...new Set([...all.map((one) => (one.Names[0] ?? '').replace(/^\//, '')), ...folders])];
+      const nameOf = (one: Dockerode.ContainerInfo): string => (one.Names[0] ?? '').replace(/^\//, '');
+      await this.holdOutputs(all.filter((one) => one.State === 'running').map(nameOf), folders);
+      return [...new Set([...all.map(nameOf), ...folders])];
     } catch (error) {
       throw translate(error, 'cannot list containers');
     }

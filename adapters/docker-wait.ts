@@ -86,7 +86,17 @@ export class DockerWaiter {
     return this.watchedUntil.get(name) ?? (startedAt && startedAt > lastAliveAt ? startedAt : lastAliveAt);
   }
 
-  private hold({ name, state, pipesDir }: FoundContainer): void {
+  isHeld(name: string): boolean {
+    return this.held.has(name);
+  }
+
+  /** Lets go of all others: somebody else has removed them. */
+  holdOnly(names: readonly string[]): void {
+    for (const name of this.held.keys()) if (!names.includes(name)) this.forget(name);
+  }
+
+  /** Keeps what a running container writes from being lost with its engine. */
+  hold({ name, state, pipesDir }: FoundContainer): void {
     if (state !== 'running' || pipesDir === null || this.held.has(name)) return;
     const held = HeldOutput.open(pipesDir);
     if (held) this.held.set(name, held);

@@ -31,7 +31,14 @@ async function create(engine: DockerEngine, script: string): Promise<string> {
   const name = `slipway-away-${names.length}`;
   names.push(name);
   const runDir = await engine.makeRunDir(name, `#!/bin/sh\n${script}\n`);
-  const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
+  const none = {
+    env: {},
+    privileged: false,
+    capAdd: [],
+    capDrop: [],
+    resources: {},
+    labels: { 'dev.slipway.run-id': name },
+  };
   await engine.create({ ...none, name, image: TEST_IMAGE, runDir });
   return name;
 }
@@ -70,6 +77,10 @@ async function watch(engine: DockerEngine, name: string, fromByte = 0): Promise<
 
 const reads = (watched: Watch, line: string) =>
   waitFor(() => watched.log().includes(line), { what: `${line} is read` });
+const stored = (name: string, line: string) =>
+  waitFor(async () => (await real.docker.getContainer(name).logs({ stdout: true })).includes(line), {
+    what: `the engine has stored ${line}`,
+  });
 /** The script goes on when its engine is gone, and says when it is through. */
 const whileAway = (commands: string): string =>
   `echo begun; while [ ! -e /archive/away ]; do sleep 0.1; done; ${commands}; touch /archive/through`;
@@ -101,15 +112,26 @@ test('R2 a container that ended while engine and worker were both away: that its
   const engine = worker();
   const name = await start(engine, `${whileAway('echo out')}; exit 3`);
   // Not watched, so not held: as by a worker that died.
-  const stored = async (): Promise<boolean> =>
-    (await real.docker.getContainer(name).logs({ stdout: true })).includes('begun');
-  await waitFor(stored, { what: 'the engine has its first line' });
+  await stored(name, 'begun');
   const lastAliveAt = new Date();
   await killEngineUntilThrough(name);
   await real.start();
 
   const { ended } = await watch(worker(lastAliveAt), name);
   expect(await ended).toEqual({ exit: { ...whole, isEndLost: true }, log: 'begun\n', restarts: 0 });
+}, 120_000);
+
+test('R2 B5 what a container writes while its engine is away comes home to a worker that was restarted before and has not adopted it yet', async () => {
+  const name = await start(worker(), whileAway('echo out'));
+  await stored(name, 'begun');
+  const restarted = worker(new Date());
+  await restarted.listRemains();
+
+  await killEngineUntilThrough(name);
+  await real.start();
+
+  const { ended } = await watch(restarted, name);
+  expect(await ended).toMatchObject({ log: 'begun\nout\n', exit: { isUnwatched: true, isEndLost: false } });
 }, 120_000);
 
 test('R2 an engine that is restarted while a container runs is noticed, by the worker that watches and by one that comes later', async () => {
