@@ -23,6 +23,9 @@ export function openStore(url: string, connections = 8): Database {
     max: connections,
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 0,
+    // A server that vanished without a word must not keep its connections for ever.
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
   });
   // A connection that dies must not end the process, idle (the pool tells) or in use (the client does, beside the query
   // that fails); the next query opens another.
