@@ -51,6 +51,8 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   const server = makeServer(options, guests, handOver);
   server.listen(options.port, options.host);
   await once(server, 'listening');
+  // From now on it can only be that a connection could not be taken, e.g. for want of file descriptors.
+  server.on('error', () => undefined);
   return {
     port: (server.address() as AddressInfo).port,
     prove: (peer, cluster) => guests.prove(peer, cluster),

@@ -168,8 +168,7 @@ function refuse(error: unknown, { method, call, answer }: { method: Method; call
   const { path, options, admission } = method;
   if (error instanceof Refusal) {
     admission.record(error, { method: path, peer: call.getPeer(), who: admission.callerOf(call.metadata) });
-    answer({ code: error.code, details: error.message });
-    return;
+    return answer({ code: error.code, details: error.message });
   }
   options.report(error, path);
   answer({ code: status.INTERNAL, details: 'the gateway has made a mistake' });

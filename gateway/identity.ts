@@ -96,7 +96,7 @@ function readClaims(token: string): { cluster: string; worker: string } {
   } catch (cause) {
     throw new Refusal('malformed-token', undefined, { cause });
   }
-  const [, cluster] = CLUSTER.exec(String(claims.iss)) ?? [];
+  const [, cluster] = CLUSTER.exec(typeof claims.iss === 'string' ? claims.iss : '') ?? [];
   if (cluster === undefined) throw new Refusal('malformed-token', 'iss is not cluster:<name>');
   if (typeof claims.sub !== 'string' || !UUID.test(claims.sub)) throw new Refusal('malformed-token', 'sub is no UUID');
   return { cluster, worker: claims.sub };

@@ -25,7 +25,8 @@ const FRESH_MS = 1_000;
  * and running work must not suffer from it.
  */
 const STALE_MS = 5 * 60_000;
-const MAX_CLUSTERS = 2_000;
+/** Names without keys that are remembered; they do not push out what is known of clusters. */
+const MAX_UNKNOWN = 1_000;
 /** Reads of clusters never heard of that may run at once: made-up names must not flood the source. */
 const MAX_STRANGERS = 32;
 
@@ -35,7 +36,8 @@ interface Entry {
 }
 
 export class KeyCache {
-  private readonly entries = new Map<string, Entry>();
+  private readonly known = new Map<string, Entry>();
+  private readonly unknown = new Map<string, Entry>();
   private readonly reads = new Map<string, Promise<Entry>>();
   private strangers = 0;
 
@@ -43,7 +45,7 @@ export class KeyCache {
 
   /** @param maxAgeMs 0: ask now @throws Refusal `keys-unavailable` */
   async keysOf(cluster: string, maxAgeMs = FRESH_MS): Promise<ClusterKey[]> {
-    const known = this.entries.get(cluster);
+    const known = this.known.get(cluster) ?? this.unknown.get(cluster);
     if (known && Date.now() - known.readAt < maxAgeMs) return known.keys;
     try {
       return (await this.read(cluster)).keys;
@@ -57,7 +59,7 @@ export class KeyCache {
   private read(cluster: string): Promise<Entry> {
     const running = this.reads.get(cluster);
     if (running) return running;
-    const isStranger = !this.entries.get(cluster)?.keys.length;
+    const isStranger = !this.known.has(cluster);
     if (isStranger && this.strangers >= MAX_STRANGERS) throw new Refusal('keys-unavailable');
     if (isStranger) this.strangers += 1;
     const read = this.readNow(cluster).finally(() => {
@@ -71,9 +73,10 @@ export class KeyCache {
   private async readNow(cluster: string): Promise<Entry> {
     const readAt = Date.now();
     const entry = { keys: await this.source.keysOf(cluster), readAt };
-    this.entries.delete(cluster);
-    this.entries.set(cluster, entry);
-    if (this.entries.size > MAX_CLUSTERS) this.entries.delete(this.entries.keys().next().value!);
+    const [home, other] = entry.keys.length > 0 ? [this.known, this.unknown] : [this.unknown, this.known];
+    home.set(cluster, entry);
+    other.delete(cluster);
+    if (this.unknown.size > MAX_UNKNOWN) this.unknown.delete(this.unknown.keys().next().value!);
     return entry;
   }
 }

@@ -43,8 +43,11 @@ export class Refusal extends Error {
     readonly detail?: string,
     options?: ErrorOptions,
   ) {
-    super(detail === undefined ? REFUSALS[reason].says : `${REFUSALS[reason].says} (${detail.slice(0, 200)})`, options);
+    super(`${REFUSALS[reason].says}${detail === undefined ? '' : ` (${quote(detail)})`}`, options);
     this.name = 'Refusal';
     this.code = REFUSALS[reason].code;
   }
 }
+
+/** What a stranger wrote, short and plain: half of a pair of UTF-16 makes gRPC throw when it writes the status. */
+const quote = (text: string): string => text.slice(0, 200).replace(/[^\x20-\x7e]/g, '?');

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { get as httpsGet } from 'node:https';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { activityInfo, Context, heartbeat } from '@temporalio/activity';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
@@ -23,6 +23,7 @@ import {
   type TestKey,
   type TokenChanges,
 } from './setup/gateway';
+import { freePort } from './setup/free-port';
 import type { OneActivity } from './setup/gateway-workflows';
 import { startTemporal, type TestTemporal } from './setup/temporal';
 
@@ -196,6 +197,38 @@ async function expectRefusal(call: Promise<unknown>, code: string, record: { rea
   expect(refusal.peer).toMatch(/^127\.0\.0\.1:\d+$/);
 }
 
+describe('what goes away', () => {
+  it('C3 a worker that hangs up takes no task with it', async () => {
+    const worker = randomUUID();
+    const taskQueue = { name: workerQueue('b', worker) };
+    const gone = await rawCaller(b, worker);
+    const poll = codeOf(gone.call('PollActivityTaskQueue', { taskQueue }, 60_000));
+    const isOpen = async (count: number): Promise<boolean> => (await gateway.weigh()).openCalls === count;
+    const { openCalls: others } = await gateway.weigh();
+    await seenWithin('the poll is open', () => isOpen(others + 1));
+    gone.close();
+    await seenWithin('the poll is over', () => isOpen(others));
+    await expect(poll).resolves.not.toBe('OK');
+    const { handle, taskToken } = await takeTask(await rawCaller(b, worker), taskQueue.name);
+    await (await rawCaller(b, worker)).call('RespondActivityTaskCompleted', { taskToken });
+    await handle.result();
+  });
+
+  it('C3 workers are told that Temporal is away, and find it when it is back', async () => {
+    const port = await freePort();
+    const early = await TestGateway.open({ temporal: `127.0.0.1:${port}`, keys: [b] });
+    closers.push(() => early.close());
+    const caller = new RawCaller(early.address, `Bearer ${await signToken(b, randomUUID())}`);
+    await expect(codeOf(caller.call('GetSystemInfo', {}))).resolves.toBe('UNAVAILABLE');
+    const link = createServer((near) => near.pipe(connect(Number(temporal.address.split(':')[1]))).pipe(near));
+    link.listen(port, '127.0.0.1');
+    await seenWithin('Temporal is back', async () => (await codeOf(caller.call('GetSystemInfo', {}))) === 'OK');
+    caller.close();
+    await early.close();
+    link.close();
+  });
+});
+
 describe('a hostile worker with a good key of its cluster', () => {
   let hostile: RawCaller;
   const WORKER = randomUUID();
@@ -210,6 +243,8 @@ describe('a hostile worker with a good key of its cluster', () => {
     ['the own queue of another worker of its cluster', workerQueue('a', A1)],
     ['the queue of workflows', ORCHESTRATOR],
     ['no queue', ''],
+    ['a queue whose name breaks in the middle of a sign', `${'x'.repeat(199)}\u{1f6a2}`],
+    ['a queue whose name is no text', '\r\n\0\u{1f6a2}'],
   ])('C3 polls %s in vain', async (_, name) => {
     const poll = hostile.call('PollActivityTaskQueue', { taskQueue: { name } });
     await expectRefusal(poll, 'PERMISSION_DENIED', { reason: 'queue-not-allowed', cluster: 'a' });
@@ -423,6 +458,7 @@ describe('a token', () => {
     ['unknown-key', 'good', { claims: { iss: 'cluster:nobody' } }],
     ['malformed-token', 'good', { claims: { iss: 'c' } }],
     ['malformed-token', 'good', { claims: { iss: 'cluster:../c' } }],
+    ['malformed-token', 'good', { claims: { iss: { toString: 1 } as unknown as string } }],
     ['malformed-token', 'good', { claims: { sub: 'worker' } }],
     ['malformed-token', 'good', { claims: { exp: undefined } }],
     ['malformed-token', 'good', { claims: { iat: undefined } }],
@@ -532,8 +568,10 @@ describe('the port of the gateway', () => {
     expect(namespaceInfo?.name).toBe('default');
     caller.close();
     const text = await new Promise((done, fail) => {
-      const request = httpsGet(`https://${secure.address}/v1/x`, { ca: TEST_TLS.cert }, (answer) =>
-        answer.setEncoding('utf8').on('data', done),
+      const request = httpsGet(
+        `https://${secure.address}/v1/x`,
+        { ca: TEST_TLS.cert, servername: 'localhost' },
+        (answer) => answer.setEncoding('utf8').on('data', done),
       );
       request.on('error', fail);
     });

@@ -177,7 +177,10 @@ export class RawCaller {
     tls?: { cert: string },
   ) {
     const trust = tls ? credentials.createSsl(Buffer.from(tls.cert)) : credentials.createInsecure();
-    this.client = new Client(address, trust, { 'grpc.use_local_subchannel_pool': 1 });
+    this.client = new Client(address, trust, {
+      'grpc.use_local_subchannel_pool': 1,
+      ...(tls ? { 'grpc.ssl_target_name_override': 'localhost' } : {}),
+    });
   }
 
   async call<M extends Method>(method: M, message: Asked<M>, timeoutMs = 20_000): Promise<Answer<M>> {
