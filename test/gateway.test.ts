@@ -199,19 +199,21 @@ async function expectRefusal(call: Promise<unknown>, code: string, record: { rea
 
 describe('what goes away', () => {
   it('C3 a worker that hangs up takes no task with it', async () => {
+    const quiet = await TestGateway.open({ temporal: temporal.address, keys: [b] });
+    closers.push(() => quiet.close());
     const worker = randomUUID();
-    const taskQueue = { name: workerQueue('b', worker) };
-    const gone = await rawCaller(b, worker);
-    const poll = codeOf(gone.call('PollActivityTaskQueue', { taskQueue }, 60_000));
-    const isOpen = async (count: number): Promise<boolean> => (await gateway.weigh()).openCalls === count;
-    const { openCalls: others } = await gateway.weigh();
-    await seenWithin('the poll is open', () => isOpen(others + 1));
-    gone.close();
-    await seenWithin('the poll is over', () => isOpen(others));
-    await expect(poll).resolves.not.toBe('OK');
-    const { handle, taskToken } = await takeTask(await rawCaller(b, worker), taskQueue.name);
-    await (await rawCaller(b, worker)).call('RespondActivityTaskCompleted', { taskToken });
+    const token = `Bearer ${await signToken(b, worker)}`;
+    const [gone, next] = [new RawCaller(quiet.address, token), new RawCaller(quiet.address, token)];
+    const queue = workerQueue('b', worker);
+    const isOpen = async (count: number): Promise<boolean> => (await quiet.weigh()).openCalls === count;
+    const hangUp = gone.poll(queue);
+    await seenWithin('the poll is open', () => isOpen(1));
+    hangUp();
+    await seenWithin('the poll is over', () => isOpen(0));
+    const { handle, taskToken } = await takeTask(next, queue);
+    await next.call('RespondActivityTaskCompleted', { taskToken });
     await handle.result();
+    for (const caller of [gone, next]) caller.close();
   });
 
   it('C3 workers are told that Temporal is away, and find it when it is back', async () => {

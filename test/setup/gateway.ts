@@ -4,7 +4,15 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { Client, credentials, Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  Metadata,
+  status,
+  type ClientUnaryCall,
+  type requestCallback,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import { temporal } from '@temporalio/proto';
 import { exportJWK, generateKeyPair, SignJWT, type JWK, type JWTPayload, type KeyLike } from 'jose';
 import type { RefusalRecord } from '../../gateway/admission';
@@ -192,15 +200,28 @@ export class RawCaller {
   }
 
   send(path: string, body: Buffer, timeoutMs = 20_000): Promise<Buffer> {
+    return new Promise((done, fail) => {
+      this.begin(path, body, { timeoutMs, done: (error, answer) => (error ? fail(error) : done(answer!)) });
+    });
+  }
+
+  /** Polls a queue and does not care for the answer. @returns what hangs up */
+  poll(queue: string): () => void {
+    const asked = service.PollActivityTaskQueueRequest.encode({ namespace: 'default', taskQueue: { name: queue } });
+    const path = servicePath('PollActivityTaskQueue');
+    const call = this.begin(path, Buffer.from(asked.finish()), { timeoutMs: 60_000, done: () => undefined });
+    return () => call.cancel();
+  }
+
+  private begin(
+    path: string,
+    body: Buffer,
+    { timeoutMs, done }: { timeoutMs: number; done: requestCallback<Buffer> },
+  ): ClientUnaryCall {
     const same = (bytes: Buffer): Buffer => bytes;
     const metadata = new Metadata();
     if (this.authorization !== undefined) metadata.set('authorization', this.authorization);
-    return new Promise((done, fail) => {
-      const deadline = Date.now() + timeoutMs;
-      this.client.makeUnaryRequest(path, same, same, body, metadata, { deadline }, (error, answer) =>
-        error ? fail(error) : done(answer!),
-      );
-    });
+    return this.client.makeUnaryRequest(path, same, same, body, metadata, { deadline: Date.now() + timeoutMs }, done);
   }
 
   close(): void {
