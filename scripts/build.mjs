@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { ensureDependencies, ensureNode, ROOT, runScript, runStep, say } from './setup.mjs';
 
 const require = createRequire(import.meta.url);
-const CODE = ['domain', 'adapters', 'activities', 'workflows', 'workers', 'api', 'cli', 'bench'];
+const CODE = ['domain', 'adapters', 'activities', 'workflows', 'workers', 'api', 'gateway', 'cli', 'bench'];
 const PACKAGES = join(ROOT, 'node_modules');
 const DIST = join(ROOT, 'dist');
 const STAMPS = join(DIST, '.stamps.json');

@@ -34,6 +34,7 @@ const PROMISES = {
   B10: 'one state machine: outcome and cause are closed lists, and no failure is hidden',
   B11: 'an upgrade does not disturb builds that are under way',
   B13: 'URLs are minted at the trigger, say nothing of place, and keep answering',
+  C3: 'a worker reaches only its own work: the gateway checks each call, and refuses the rest on record',
   C7: 'workers come and go without a run noticing',
   C8: 'a waiting run says why it waits',
   H4: 'a slot has one holder at a time, under a rising fencing token',

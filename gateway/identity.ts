@@ -1,0 +1,130 @@
+// Owns who calls: a worker's short-lived JWT, signed with a key of its cluster, checked against the keys as they are now.
+// Called by admission.ts for every gRPC call, and to be called for the worker's HTTP requests.
+import { decodeJwt, errors, importJWK, jwtVerify, type JWTPayload, type JWTVerifyGetKey } from 'jose';
+import { KeyCache, type ClusterKey, type KeySource } from './key-cache';
+import { Refusal, type RefusalReason } from './refusal';
+
+export interface WorkerIdentity {
+  cluster: string;
+  /** Id of the worker, a UUID. */
+  worker: string;
+  /** `kid` of the cluster's key that vouches for it. */
+  keyId: string;
+}
+
+export const GATEWAY_AUDIENCE = 'slipway-gateway';
+/** Longest life of a token, s. */
+const MAX_LIFE_S = 600;
+/** How far the clocks of worker and gateway may differ, s. */
+const CLOCK_TOLERANCE_S = 30;
+const MAX_TOKEN_CHARACTERS = 2_048;
+const MAX_REMEMBERED = 10_000;
+
+/** The name in the form that the settings ask for. */
+const CLUSTER = /^cluster:([a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?)$/;
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+interface Remembered {
+  who: WorkerIdentity;
+  expiresAtMs: number;
+}
+
+/** Verifies a token once (a tenth of a millisecond or more) and remembers it until its end; asks for the key each time. */
+export class Identities {
+  private readonly remembered = new Map<string, Remembered>();
+  private readonly keys: KeyCache;
+
+  constructor(source: KeySource) {
+    this.keys = new KeyCache(source);
+  }
+
+  /**
+   * @param authorization the header: `Bearer <JWT>`, EdDSA, header `kid`, claims `iss` = `cluster:<name>`,
+   * `sub` = id of the worker, `aud` = `slipway-gateway`, `iat`, `exp`
+   * @throws Refusal
+   */
+  async identify(authorization: string | undefined): Promise<WorkerIdentity> {
+    const [, token] = /^Bearer ([\w.-]+)$/i.exec(authorization ?? '') ?? [];
+    if (token === undefined) throw new Refusal('no-token');
+    const known = this.remembered.get(token);
+    if (known && Date.now() < known.expiresAtMs) {
+      await this.recheck(known.who);
+      return known.who;
+    }
+    this.remembered.delete(token);
+    const verified = await this.verify(token);
+    if (this.remembered.size >= MAX_REMEMBERED) this.remembered.delete(this.remembered.keys().next().value!);
+    this.remembered.set(token, verified);
+    return verified.who;
+  }
+
+  /** Is its key still good? @param options.now do not trust an answer of the last second @throws Refusal */
+  async recheck(who: WorkerIdentity, options: { now?: boolean } = {}): Promise<void> {
+    chooseKey(await this.keys.keysOf(who.cluster, options.now ? 0 : undefined), who.keyId);
+  }
+
+  private async verify(token: string): Promise<Remembered> {
+    if (token.length > MAX_TOKEN_CHARACTERS) throw new Refusal('malformed-token', 'too long');
+    const { cluster, worker } = readClaims(token);
+    let keyId = '';
+    const getKey: JWTVerifyGetKey = async ({ kid }) => {
+      const key = chooseKey(await this.keys.keysOf(cluster), kid);
+      keyId = key.kid;
+      const { kty, crv, x } = key.jwk;
+      if (kty !== 'OKP' || crv !== 'Ed25519' || x === undefined) throw new Refusal('wrong-algorithm', `key ${keyId}`);
+      return importJWK({ kty, crv, x }, 'EdDSA');
+    };
+    try {
+      const { payload } = await jwtVerify(token, getKey, {
+        algorithms: ['EdDSA'],
+        audience: GATEWAY_AUDIENCE,
+        clockTolerance: CLOCK_TOLERANCE_S,
+        requiredClaims: ['iss', 'sub', 'aud', 'iat', 'exp'],
+      });
+      return { who: { cluster, worker, keyId }, expiresAtMs: checkLife(payload) };
+    } catch (error) {
+      throw error instanceof Refusal ? error : new Refusal(reasonOf(error), undefined, { cause: error });
+    }
+  }
+}
+
+/** What the token says of its sender, not believed yet: it only names the keys to check it with. */
+function readClaims(token: string): { cluster: string; worker: string } {
+  let claims: JWTPayload;
+  try {
+    claims = decodeJwt(token);
+  } catch (cause) {
+    throw new Refusal('malformed-token', undefined, { cause });
+  }
+  const [, cluster] = CLUSTER.exec(typeof claims.iss === 'string' ? claims.iss : '') ?? [];
+  if (cluster === undefined) throw new Refusal('malformed-token', 'iss is not cluster:<name>');
+  if (typeof claims.sub !== 'string' || !UUID.test(claims.sub)) throw new Refusal('malformed-token', 'sub is no UUID');
+  return { cluster, worker: claims.sub };
+}
+
+function chooseKey(keys: ClusterKey[], kid: string | undefined): ClusterKey {
+  const key = keys.find((one) => one.kid === kid);
+  if (!key) throw new Refusal('unknown-key', `key ${String(kid)}`);
+  if (key.revokedAt) throw new Refusal('key-revoked', `key ${key.kid}`);
+  if (key.expiresAt && key.expiresAt.getTime() <= Date.now()) throw new Refusal('key-expired', `key ${key.kid}`);
+  return key;
+}
+
+/** @returns the end of the token, ms */
+function checkLife({ iat, exp }: JWTPayload): number {
+  // Both are there and numbers: jose has checked that.
+  if (iat! > Date.now() / 1000 + CLOCK_TOLERANCE_S) throw new Refusal('not-yet-valid');
+  if (exp! - iat! > MAX_LIFE_S) throw new Refusal('lives-too-long');
+  return exp! * 1000;
+}
+
+function reasonOf(error: unknown): RefusalReason {
+  if (error instanceof errors.JOSEAlgNotAllowed) return 'wrong-algorithm';
+  if (error instanceof errors.JWSSignatureVerificationFailed) return 'bad-signature';
+  if (error instanceof errors.JWTExpired) return 'token-expired';
+  if (error instanceof errors.JWTClaimValidationFailed && error.reason === 'check_failed') {
+    if (error.claim === 'aud') return 'wrong-audience';
+    if (error.claim === 'nbf') return 'not-yet-valid';
+  }
+  return 'malformed-token';
+}

@@ -1,0 +1,86 @@
+// Owns a gateway in a process of its own, so that a test can kill it and weigh it. Its keys come from the test, by messages.
+// Compiled to dist/ with the program; started by gateway.ts of this folder, which reads what it sends.
+import { openFront } from '../../gateway/front';
+import { openGrpcProxy } from '../../gateway/grpc-proxy';
+import type { GrpcLimits } from '../../gateway/grpc-proxy';
+import type { GuestLimits } from '../../gateway/guests';
+import { Identities } from '../../gateway/identity';
+import type { ClusterKey } from '../../gateway/key-cache';
+import { TaskTokens } from '../../gateway/task-tokens';
+import { openUpstream } from '../../gateway/upstream';
+
+/** In the environment, as JSON. */
+export interface GatewaySettings {
+  /** 0: any. */
+  port: number;
+  /** Hex. */
+  secret: string;
+  limits?: Partial<GrpcLimits & GuestLimits>;
+  tls?: { cert: string; key: string };
+}
+
+export interface GatewayWeight {
+  rssBytes: number;
+  cpuMs: number;
+  openCalls: number;
+  connections: number;
+}
+
+/** Keys as they come through JSON: dates are texts. */
+type WrittenKey = Omit<ClusterKey, 'expiresAt' | 'revokedAt'> & { expiresAt: string | null; revokedAt: string | null };
+
+interface Order {
+  keys?: Record<string, WrittenKey[]>;
+  weigh?: string;
+  close?: true;
+}
+
+const { port, secret, limits, tls } = JSON.parse(process.env.TEST_GATEWAY ?? '{}') as GatewaySettings;
+let keys: Record<string, WrittenKey[]> = {};
+
+const tell = (message: object): void => void process.send?.(message);
+const dateOf = (text: string | null): Date | null => (text === null ? null : new Date(text));
+
+async function serve(): Promise<void> {
+  const proxy = openGrpcProxy({
+    upstream: openUpstream(),
+    identities: new Identities({ keysOf: (cluster) => Promise.resolve((keys[cluster] ?? []).map(readKey)) }),
+    tokens: new TaskTokens(Buffer.from(secret, 'hex')),
+    audit: (refusal) => tell({ refusal }),
+    report: (error, method) => tell({ fault: `${method}: ${String(error)}` }),
+    onAdmitted: (peer, { cluster }) => front.prove(peer, cluster),
+    limits,
+  });
+  const front = await openFront({
+    host: '127.0.0.1',
+    port,
+    tls,
+    limits,
+    grpc: (connection) => proxy.accept(connection),
+    http: (request, response) => response.end(`${request.method} ${request.url}`),
+  });
+  const weigh = (): GatewayWeight => {
+    const { user, system } = process.cpuUsage();
+    const used = { rssBytes: process.memoryUsage.rss(), cpuMs: (user + system) / 1_000 };
+    return { ...used, openCalls: proxy.openCalls(), connections: front.connections() };
+  };
+  const close = async (): Promise<void> => {
+    front.stop();
+    await proxy.close();
+    front.destroy();
+    process.exit(0);
+  };
+  process.on('message', (order: Order) => {
+    if (order.keys) keys = order.keys;
+    if (order.weigh) tell({ weighed: order.weigh, weight: weigh() });
+    if (order.close) void close();
+  });
+  process.on('disconnect', () => process.exit(1));
+  tell({ port: front.port });
+}
+
+function readKey({ expiresAt, revokedAt, ...key }: WrittenKey): ClusterKey {
+  return { ...key, expiresAt: dateOf(expiresAt), revokedAt: dateOf(revokedAt) };
+}
+
+void serve();
