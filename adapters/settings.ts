@@ -20,6 +20,22 @@ const Settings = z.object({
   SLIPWAY_TEMPORAL_PORT: port.default(7233).describe('port of the Temporal server that `slipway up` starts'),
   SLIPWAY_TEMPORAL_UI_PORT: port.default(8233),
   SLIPWAY_WORKER_TOKEN: z.string().min(16).optional().describe('secret shared by the API and its workers'),
+  SLIPWAY_GATEWAY_LISTEN: listen.default('127.0.0.1:7335').describe('gateway: address that workers know'),
+  SLIPWAY_GATEWAY_SECRET: z
+    .string()
+    .min(32)
+    .optional()
+    .describe('gateway: what it seals tasks with, shared by all its copies; another one ends running work'),
+  SLIPWAY_CLUSTER_KEYS: z
+    .string()
+    .optional()
+    .describe(
+      'gateway: folder with the public keys, a file <cluster>.json each; default: cluster-keys/ in the data folder',
+    ),
+  SLIPWAY_CLUSTER_KEY: z
+    .string()
+    .optional()
+    .describe('worker: private key of its cluster, for a TEMPORAL_ADDRESS that is a gateway; made by `slipway key`'),
   SLIPWAY_ALLOW_PRIVILEGED: flag.default(false).describe('cluster policy: may runs ask for privileged containers?'),
   SLIPWAY_LOG_CAP_BYTES: z.coerce
     .number()

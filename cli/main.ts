@@ -23,6 +23,7 @@ import {
 import { CommandError, terminal, EXIT } from './context';
 import { crash } from './crash';
 import { doctor } from './doctor';
+import { key } from './key';
 import { shell } from './shell';
 import { up, workerTokenFile } from './up';
 
@@ -148,6 +149,13 @@ program
   .option('--labels <a,b>', 'labels of this host')
   .option('--server <url>', 'address of the API')
   .action((options: Record<string, string | undefined>) => startWorker(options));
+
+program
+  .command('key')
+  .description('make a key for the workers of a cluster behind the gateway: the public part is registered here')
+  .argument('<cluster>', 'cluster whose workers will hold it')
+  .option('--out <file>', 'where the private key goes; default: <cluster>.key')
+  .action(async (cluster: string, options: { out?: string }) => finish(await key(cluster, options, terminal)));
 
 program
   .command('doctor')

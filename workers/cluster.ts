@@ -8,6 +8,7 @@ import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/w
 import Dockerode from 'dockerode';
 import type { Logger } from 'pino';
 import { makeJobActivities, type JobPorts } from '../activities/job';
+import { makeTokenSigner } from '../adapters/cluster-keys';
 import { DockerEngine } from '../adapters/docker-engine';
 import { patient } from '../adapters/patient-engine';
 import { runProcess, type Running } from '../adapters/process';
@@ -44,7 +45,9 @@ async function work(log: Logger): Promise<Running> {
   await hello(ports, settings, stopping.signal);
   // First of all: what an earlier life of this worker left must not share the machine with new work.
   await sweep(ports, stopping.signal).catch((error: unknown) => log.warn({ error: String(error) }, 'sweep put off'));
-  const { connection, namespace } = await connectToTemporal(log);
+  const { SLIPWAY_CLUSTER_KEY: key } = settings;
+  const sign = key === undefined ? undefined : makeTokenSigner(key, { cluster: settings.SLIPWAY_CLUSTER, worker: id });
+  const { connection, namespace } = await connectToTemporal(log, sign);
   const workers = await createWorkers({ connection, namespace, ports, settings });
   const running = workers.map((worker) => worker.run());
   for (const run of running) {
