@@ -40,7 +40,8 @@ function renderMatrix(cells: readonly Cell[], { parts, boundaries }: Whole): str
 Each row is a moment in the life of an attempt: a call to the API or to the Docker engine, held _before_ it arrived or
 _after_ it took effect and before its answer was known. Each column is a part that died, was restarted or was cut off at
 that moment. \`ok\`: the run passed in its first attempt. Else its attempts are named; a host that is gone for good costs
-an attempt. In every cell the script was started once an attempt, the log is byte-identical, and nothing was left behind.
+an attempt, and so does an engine that died with a start on its way and cannot say whether it did it. In every cell the
+script was started once an attempt, the log is byte-identical, and nothing was left behind.
 
 The last rows are records that the orchestrator keeps, held on their way to the database: before the first statement
 arrived, or after the last one was committed. \`closeRuns\` ends a run whose need failed (\`exit-code\`), \`locateAttempt\`
