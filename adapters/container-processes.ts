@@ -1,5 +1,6 @@
 // Owns ending the processes of a container that its engine knows nothing of: an engine that dies while it starts one
-// believes afterwards that it did not. Found by their control group, on the engine's own machine and as root only.
+// believes afterwards that it did not. They are found by their control group, and containerd's shim, which would stay for
+// ever, by its arguments; on the engine's own machine and as root only.
 // Called by docker-engine.ts.
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,12 +26,18 @@ async function processesOf(id: string): Promise<number[]> {
     entries
       .filter((entry) => /^\d+$/.test(entry))
       .map(async (entry) => {
-        const groups = await readFile(`/proc/${entry}/cgroup`, 'utf8').catch(() => '');
-        return groups.includes(id) ? [Number(entry)] : [];
+        const [groups, command] = await Promise.all(
+          ['cgroup', 'cmdline'].map((file) => textOf(`/proc/${entry}/${file}`)),
+        );
+        const isShim = command?.includes('containerd-shim') && command.includes(id);
+        return isShim || groups?.includes(id) ? [Number(entry)] : [];
       }),
   );
   return found.flat();
 }
+
+/** Of a process that ended meanwhile: empty. */
+const textOf = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');
 
 function tryToKill(pid: number): void {
   try {

@@ -207,6 +207,8 @@ test.each([
     expect(startsOf(name)).toBe('started\n');
     expect(alive(id)).toBe(0);
     await worker().remove(name);
+    // What containerd had for it is gone as well.
+    await waitFor(() => processesWith('cmdline', id) === 0, { what: 'its shim is gone' });
   },
   120_000,
 );
@@ -227,13 +229,15 @@ test('B4 a container that was made and not started is started, also by another w
 }, 120_000);
 
 /** Processes in the control group of a container. */
-function alive(id: string): number {
-  const groups = readdirSync('/proc').map((pid) => {
+const alive = (id: string): number => processesWith('cgroup', id);
+
+function processesWith(file: 'cgroup' | 'cmdline', id: string): number {
+  const texts = readdirSync('/proc').map((pid) => {
     try {
-      return readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
     } catch {
       return '';
     }
   });
-  return groups.filter((text) => text.includes(id)).length;
+  return texts.filter((text) => text.includes(id)).length;
 }
