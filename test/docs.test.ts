@@ -72,7 +72,8 @@ test.each(documents)('every file and folder of ours that %s names exists', (file
 test.each(documents)('every setting that %s names is one that is read', (file) => {
   const known = new Set([...Object.keys(readSettings({})), 'SLIPWAY_CHROMIUM', 'SLIPWAY_POSTGRES_BIN']);
   const table = new Set([...read('docs/settings.md').matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name));
-  const named = [...read(file).matchAll(/\bSLIPWAY_[A-Z_]*[A-Z]\b/g)].map(([name]) => name);
+  // Any of them may be given as NAME_FILE.
+  const named = [...read(file).matchAll(/\bSLIPWAY_[A-Z_]*[A-Z]\b/g)].map(([name]) => name.replace(/_FILE$/, ''));
 
   expect(named.filter((name) => !known.has(name) && !table.has(name))).toEqual([]);
 });
