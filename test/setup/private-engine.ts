@@ -85,7 +85,11 @@ export class PrivateEngine {
 
   async removeAll(): Promise<void> {
     for (const name of await this.containers()) {
-      await this.docker.getContainer(name.replace(/^\//, '')).remove({ force: true, v: true });
+      const removed = this.docker.getContainer(name.replace(/^\//, '')).remove({ force: true, v: true });
+      // 404 and 409: the worker has removed it meanwhile, or is about to have.
+      await removed.catch((error: { statusCode?: number }) => {
+        if (error.statusCode !== 404 && error.statusCode !== 409) throw error;
+      });
     }
   }
 
