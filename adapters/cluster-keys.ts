@@ -8,8 +8,9 @@ import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, SignJWT 
 import { z } from 'zod';
 
 /** Lifetime of a token that a worker signs, s: the gateway takes 10 minutes at most. */
-export const TOKEN_LIFE_S = 300;
-const AUDIENCE = 'slipway-gateway';
+const TOKEN_LIFE_S = 300;
+/** Whom the tokens are for: the gateway takes no other. */
+export const GATEWAY_AUDIENCE = 'slipway-gateway';
 
 const base64url32 = z.string().regex(/^[\w-]{43}$/, 'must be 32 bytes as base64url');
 const PublicKey = z.object({
@@ -96,7 +97,7 @@ export function makeTokenSigner(privateKey: string, who: { cluster: string; work
       .setProtectedHeader({ alg: 'EdDSA', kid })
       .setIssuer(`cluster:${who.cluster}`)
       .setSubject(who.worker)
-      .setAudience(AUDIENCE)
+      .setAudience(GATEWAY_AUDIENCE)
       .setIssuedAt()
       .setExpirationTime(`${TOKEN_LIFE_S}s`)
       .sign(await key);

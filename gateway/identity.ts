@@ -1,6 +1,7 @@
 // Owns who calls: a worker's short-lived JWT, signed with a key of its cluster, checked against the keys as they are now.
 // Called by admission.ts for every gRPC call, and to be called for the worker's HTTP requests.
 import { decodeJwt, errors, importJWK, jwtVerify, type JWTPayload, type JWTVerifyGetKey } from 'jose';
+import { GATEWAY_AUDIENCE } from '../adapters/cluster-keys';
 import { KeyCache, type ClusterKey, type KeySource } from './key-cache';
 import { Refusal, type RefusalReason } from './refusal';
 
@@ -12,7 +13,6 @@ export interface WorkerIdentity {
   keyId: string;
 }
 
-export const GATEWAY_AUDIENCE = 'slipway-gateway';
 /** Longest life of a token, s. */
 const MAX_LIFE_S = 600;
 /** How far the clocks of worker and gateway may differ, s. */
