@@ -2,7 +2,7 @@
 // Registered by workers/orchestrator.ts; retried without end, since the store may be away for a while.
 import { workerQueue } from '../domain/names';
 import type { Cause, Outcome } from '../domain/schemas/words';
-import type { RecordActivities } from './record-types';
+import type { MaintenanceState, RecordActivities } from './record-types';
 
 /** What the activities need of the store; adapters/store has the functions. */
 export interface RecordPorts {
@@ -14,6 +14,7 @@ export interface RecordPorts {
   ): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined>;
   expireBuild(buildId: string): Promise<unknown>;
   finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
+  maintainCluster(maintenance: { cluster: string; id: string }): Promise<MaintenanceState>;
 }
 
 export function makeRecordActivities(ports: RecordPorts): RecordActivities {
@@ -36,5 +37,6 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
     locateAttempt: locate,
     expireBuild: async ({ buildId }) => void (await ports.expireBuild(buildId)),
     finishBuild: ({ buildId }) => ports.finishBuild(buildId),
+    maintainCluster: (maintenance) => ports.maintainCluster(maintenance),
   };
 }

@@ -203,7 +203,7 @@ function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRu
     const needsCharacters = needs.reduce((sum, need) => sum + need.length, 0);
     for (const run of runs) {
       const env = mergeParams(context, job, run);
-      const next = { ...planRun(context.file, job.entry.name, run), env, needs };
+      const next = { ...planRun(context, job.entry.name, run), env, needs };
       characters += next.script.length + needsCharacters;
       for (const name in env) characters += name.length + (env[name]?.length ?? 0);
       if (characters > MAX_PLAN_CHARACTERS) return undefined;
@@ -213,7 +213,7 @@ function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRu
   return planned;
 }
 
-function planRun(file: ProjectFile, job: string, run: JobRun): Omit<PlannedRun, 'env' | 'needs'> {
+function planRun({ file, trigger }: PlanContext, job: string, run: JobRun): Omit<PlannedRun, 'env' | 'needs'> {
   const { settings } = run;
   return withoutUndefined({
     name: run.name,
@@ -225,6 +225,7 @@ function planRun(file: ProjectFile, job: string, run: JobRun): Omit<PlannedRun, 
     privileged: settings.privileged ?? false,
     capAdd: settings['cap-add'] ?? [],
     capDrop: settings['cap-drop'] ?? [],
+    cluster: settings.cluster ?? trigger.cluster ?? file.cluster,
     hostTag: settings['host-tag'],
     script: file.scripts[settings.script] ?? '',
     timeoutMs: toMs(settings.timeout ?? file.timeout),

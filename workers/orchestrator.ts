@@ -16,6 +16,7 @@ import { readSettings, type Settings } from '../adapters/settings';
 import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
+import { maintainCluster } from '../adapters/store/maintenance';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
 import { ORCHESTRATOR_QUEUE } from '../domain/names';
@@ -48,6 +49,7 @@ async function orchestrate(log: Logger): Promise<Running> {
       locateAttempt: (runId, number) => locateAttempt(db, runId, number),
       expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
       finishBuild: (buildId) => finishBuild(db, buildId),
+      maintainCluster: (maintenance) => maintainCluster(db, maintenance),
     }),
     maxConcurrentActivityTaskExecutions: 50,
     shutdownGraceTime: '5s',

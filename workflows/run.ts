@@ -4,6 +4,7 @@
 //   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
 //        ^                  ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
 //        └──────────────────┼────────────────────┘
+//                           ├─ moved ─ runJob on the queue of the other cluster
 //                           ├─ elsewhere ─ runJob on that worker's queue
 //                           ├─ detached ─┐
 //                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
@@ -34,8 +35,18 @@ export const records = proxyLocalActivities<RecordActivities>({
   retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' },
 });
 
+/** Where a run waits. Changed from outside, and only while nobody holds its lease. */
+export interface RunPlace {
+  cluster: string;
+  /** How often it was moved. */
+  move: number;
+  /** Takes its task back from the queue of the cluster that it leaves; absent: it is not in one. */
+  leave?: () => void;
+}
+
 export interface RunContext {
   run: BuildRun;
+  place: RunPlace;
   project: string;
   timing: BuildTiming;
 }
@@ -44,6 +55,14 @@ export interface RunEnd {
   message: string;
   /** Whether the row of the run is finished already. */
   recorded: boolean;
+}
+
+/** Sends a waiting run to another cluster, unless it is there already. */
+export function moveRun(place: RunPlace, to: { cluster: string; move: number }): void {
+  if (to.move <= place.move) return;
+  place.cluster = to.cluster;
+  place.move = to.move;
+  place.leave?.();
 }
 
 /** @returns how the run ended; never throws for what a worker, a host or a user did */
@@ -71,9 +90,9 @@ interface Target {
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
-  const { run, timing } = context;
+  const { run, place, timing } = context;
   const waitUntil = Date.now() + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
-  let target = anywhere(run, waitUntil);
+  let target = anywhere(place, waitUntil);
   let pauseMs = timing.askAgainMs.first;
   for (;;) {
     const step = await callWorker(context, number, target);
@@ -90,10 +109,14 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         if (!(await pause(Math.min(pauseMs, Math.max(waitUntil - Date.now(), 1))))) return cancelledBefore();
         if (Date.now() >= waitUntil) return notTaken(run, step.reason);
         pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
-        target = anywhere(run, waitUntil);
+        target = anywhere(place, waitUntil);
+        break;
+      case 'moved':
+        moveRun(place, step);
+        target = anywhere(place, waitUntil);
         break;
       case 'not-taken':
-        return notTaken(run, `no worker of cluster ${run.cluster} took it`);
+        return notTaken(run, `no worker of cluster ${place.cluster} took it`);
       case 'broke':
         return closeAttempt(context, number, { cause: 'internal', message: step.message });
       case 'silent':
@@ -107,9 +130,9 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
   }
 }
 
-function anywhere(run: BuildRun, waitUntil: number): Target {
+function anywhere(place: RunPlace, waitUntil: number): Target {
   const limitMs = Math.max(waitUntil - Date.now(), 1);
-  return { queue: clusterQueue(run.cluster), activity: 'runJob', limitMs, isAnywhere: true };
+  return { queue: clusterQueue(place.cluster), activity: 'runJob', limitMs, isAnywhere: true };
 }
 
 function notTaken(run: BuildRun, why: string): RunEnd {
@@ -119,18 +142,18 @@ function notTaken(run: BuildRun, why: string): RunEnd {
 
 /** Asks the store how an attempt stands that nobody answers for. @returns whom to ask next, or how it ended */
 async function findAgain(
-  { run, timing, ...context }: RunContext,
+  { run, place, timing, ...context }: RunContext,
   number: number,
   { target, step, waitUntil }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; waitUntil: number },
 ): Promise<Target | RunEnd> {
   const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number }));
   if (found.endedAs) return { cause: found.endedAs, message: '', recorded: false };
   if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
-  if (!found.queue) return anywhere(run, waitUntil);
+  if (!found.queue) return anywhere(place, waitUntil);
   // The host may have got another worker meanwhile; only when it is the same one that did not come, the host is lost.
   if (step === 'nobody' && found.queue === target.queue) {
     const message = `its worker did not come back within ${target.limitMs / 1000} s`;
-    return closeAttempt({ run, timing, ...context }, number, { cause: 'host-lost', message });
+    return closeAttempt({ run, place, timing, ...context }, number, { cause: 'host-lost', message });
   }
   return { queue: found.queue, activity: 'reattach', limitMs: timing.reattachGraceMs };
 }
@@ -145,10 +168,24 @@ async function callWorker(context: RunContext, number: number, target: Target): 
   const input: JobInput = { runId: run.id, attempt: number, run: run.name };
   const worker = workerOn(context, number, target);
   try {
-    if (!CancellationScope.current().consideredCancelled) return await worker[target.activity](input);
+    if (!CancellationScope.current().consideredCancelled) {
+      const call = () => worker[target.activity](input);
+      return await (target.isAnywhere ? untilMoved(context.place, call) : call());
+    }
     return await nowhereElse(() => worker[target.activity]({ ...input, cancel: true }));
   } catch (error) {
     return readFailure(error, target);
+  }
+}
+
+/** A task that nobody has taken is taken back when the run moves; one that was just taken is told `moved` by the store. */
+async function untilMoved(place: RunPlace, call: () => Promise<JobResult>): Promise<JobResult> {
+  const scope = new CancellationScope();
+  place.leave = () => scope.cancel();
+  try {
+    return await scope.run(call);
+  } finally {
+    place.leave = undefined;
   }
 }
 

@@ -1,6 +1,7 @@
 // Owns the rows of builds: minted once by the trigger, read by everybody, finished by the orchestrator.
 // Called by the API and by the orchestrator's record-keeping activities.
 import { sql, type SelectQueryBuilder } from 'kysely';
+import type { Placement } from '../../domain/cluster-choice';
 import { judgeBuild } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
@@ -15,7 +16,8 @@ export interface NewBuild {
   planDigest: string;
   /** One id a run, in plan order. */
   runIds: readonly string[];
-  cluster: string;
+  /** One a run, in plan order. */
+  places: readonly { cluster: string; placement: Placement }[];
   params: Record<string, string>;
   reason: string;
   idempotencyKey: string | null;
@@ -74,6 +76,8 @@ function insertBuild(db: Database, build: NewBuild) {
     position,
     name: run.name,
     spec: run,
+    cluster: build.places[position]?.cluster,
+    placement: build.places[position]?.placement,
   }));
   return sql<{ number: number; created_at: Date }>`
     with numbered as (
@@ -87,9 +91,10 @@ function insertBuild(db: Database, build: NewBuild) {
       from numbered
       returning id, number, created_at
     ), planned as (
-      insert into runs (id, build_id, position, name, spec, cluster)
-      select r.id, built.id, r.position, r.name, r.spec, ${build.cluster}
-      from built, json_to_recordset(${JSON.stringify(runs)}::json) as r (id uuid, position int, name text, spec json)
+      insert into runs (id, build_id, position, name, spec, cluster, placement)
+      select r.id, built.id, r.position, r.name, r.spec, r.cluster, r.placement
+      from built, json_to_recordset(${JSON.stringify(runs)}::json)
+        as r (id uuid, position int, name text, spec json, cluster text, placement jsonb)
     )
     select number, created_at from built`.execute(db);
 }

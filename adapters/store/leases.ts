@@ -1,14 +1,16 @@
 // Owns the grant of leases: one slot of a host for one attempt, under one lock a cluster and a rising fencing token.
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
+import type { Placement } from '../../domain/cluster-choice';
 import { chooseHost, type HostOffer } from '../../domain/placement';
 import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
+import { whyClosed } from './clusters';
 import type { Database } from './connect';
 import { listHosts, type HostRow } from './hosts';
-import type { Tables } from './tables';
+import type { DrainFacts, Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
 
@@ -16,6 +18,8 @@ export interface LeaseRequest {
   runId: string;
   attempt: number;
   worker: string;
+  /** Of the worker that asks; a run of another cluster is none of its business. */
+  cluster: string;
   /** A host whose worker was silent for longer is not offered, ms. */
   silentAfterMs: number;
   /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
@@ -43,6 +47,8 @@ export type LeaseAnswer =
   | { kind: 'elsewhere'; queue: string }
   | { kind: 'waiting'; reason: string }
   | { kind: 'cancelled' }
+  | { kind: 'moved'; cluster: string; move: number }
+  | { kind: 'foreign' }
   | { kind: 'clean'; token: number; cause: Cause }
   | { kind: 'ended'; cause: Cause };
 
@@ -54,9 +60,10 @@ export type LeaseAnswer =
 export async function requestLease(db: Database, request: LeaseRequest): Promise<LeaseAnswer> {
   return db.transaction().execute(async (tx) => {
     const run = await lockRun(tx, request.runId);
-    if (!run) return { kind: 'ended', cause: 'internal' };
+    if (!run) return { kind: 'foreign' };
     const live = await findLive(tx, request);
-    if (live && live.worker !== request.worker) return elsewhere(run.cluster, live.worker);
+    if ((live?.cluster ?? run.cluster) !== request.cluster) return notHere(run, request.cluster);
+    if (live && live.worker !== request.worker) return elsewhere(live.cluster, live.worker);
     if (live?.state === 'finished') return { kind: 'clean', token: live.token, cause: live.cause ?? 'internal' };
     if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token) });
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
@@ -75,6 +82,7 @@ interface LockedRun {
   name: string;
   spec: PlannedRun;
   cluster: string;
+  placement: Placement;
   state: RunState;
   cause: Cause | null;
   attempt: number;
@@ -83,7 +91,7 @@ interface LockedRun {
 
 async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRun | undefined> {
   const { rows } = await sql<LockedRun>`
-    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.state, r.cause, r.attempt,
+    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.placement, r.state, r.cause, r.attempt,
       (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled
     from runs r join builds b on b.id = r.build_id where r.id = ${runId}::uuid for update of r`.execute(tx);
   return rows[0];
@@ -91,6 +99,7 @@ async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRu
 
 interface LiveLease {
   token: number;
+  cluster: string;
   host: string;
   worker: string;
   state: RunState;
@@ -119,6 +128,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
     )
     .select([
       'token',
+      'hosts.cluster',
       'hosts.name as host',
       'hosts.worker',
       'attempts.state',
@@ -158,6 +168,13 @@ async function findEnd(tx: Transaction<Tables>, request: LeaseRequest): Promise<
   return attempt?.cause ?? undefined;
 }
 
+/** A task of the cluster that a run has left may still be under way there; anybody else asks for what is not theirs. */
+function notHere({ cluster, placement }: LockedRun, asking: string): LeaseAnswer {
+  return placement.before?.includes(asking)
+    ? { kind: 'moved', cluster, move: placement.moves ?? 0 }
+    : { kind: 'foreign' };
+}
+
 function elsewhere(cluster: string, worker: string): LeaseAnswer {
   return { kind: 'elsewhere', queue: workerQueue(cluster, worker) };
 }
@@ -180,14 +197,27 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
   };
 }
 
+/** One lock a cluster serialises grants. @returns why the cluster takes no new runs; undefined when it does */
+async function lockCluster(tx: Transaction<Tables>, name: string): Promise<string | undefined> {
+  const { rows } = await sql<{ active: boolean; drain: DrainFacts | null }>`
+    select active, drain from clusters where name = ${name} for update`.execute(tx);
+  const [cluster] = rows;
+  if (!cluster) return `cluster ${name} is not registered`;
+  const closed = whyClosed(cluster);
+  return closed === null ? undefined : `cluster ${name} ${closed}`;
+}
+
+async function putOff(tx: Transaction<Tables>, run: LockedRun, reason: string): Promise<LeaseAnswer> {
+  await tx.updateTable('runs').set({ waiting: reason }).where('id', '=', run.id).execute();
+  return { kind: 'waiting', reason };
+}
+
 async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<LeaseAnswer> {
-  await sql`select 1 from clusters where name = ${run.cluster} for update`.execute(tx);
+  const closed = await lockCluster(tx, run.cluster);
+  if (closed !== undefined) return putOff(tx, run, closed);
   const hosts = (await listHosts(tx, run.cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
   const choice = chooseHost(hosts.map(offerOf), run.spec.hostTag, request.worker);
-  if (choice.kind === 'none') {
-    await tx.updateTable('runs').set({ waiting: choice.reason }).where('id', '=', run.id).execute();
-    return { kind: 'waiting', reason: choice.reason };
-  }
+  if (choice.kind === 'none') return putOff(tx, run, choice.reason);
   const { host, slot } = choice;
   const { rows } = await sql<{ token: number; image: string | null }>`
     with moved as (
@@ -209,6 +239,7 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   if (host.workerId !== request.worker) return elsewhere(run.cluster, host.workerId);
   return grantOf(run, {
     ...lease,
+    cluster: run.cluster,
     host: host.name,
     worker: host.workerId,
     state: 'leasing',
@@ -226,7 +257,7 @@ function longestMs(spec: PlannedRun): number {
   return (spec.startTimeoutMs ?? DEFAULT_LIMITS.startMs) + spec.timeoutMs + DEFAULT_TIMING.runMarginMs;
 }
 
-function offerOf(host: HostRow): HostOffer {
+export function offerOf(host: HostRow): HostOffer {
   return {
     id: `${host.cluster}/${host.name}`,
     name: host.name,
@@ -234,5 +265,6 @@ function offerOf(host: HostRow): HostOffer {
     slots: host.slots,
     busySlots: host.busy,
     workerId: host.worker,
+    notAccepting: host.not_accepting,
   };
 }

@@ -1,6 +1,7 @@
 // Owns the shapes that cross HTTP between people and the API: every request and answer under /v1.
 // Read by api/ (checks at the door), cli/ and web/ (types of the answers).
 import { z } from 'zod';
+import { ClusterName, Organisation } from './clusters';
 import { Plan, PlannedRun } from './plan';
 import { BuildState, Cause, Outcome, Problem, RunState, Status } from './words';
 
@@ -34,12 +35,16 @@ export type ErrorAnswer = z.infer<typeof ErrorAnswer>;
 const Definition = z.string().min(1).describe('project file, YAML text, 1 MiB at most');
 const Params = z.record(z.string(), z.string()).describe('parameters of the caller; they win over those in the file');
 
-export const CreateProject = z.strictObject({ name: ProjectName, definition: Definition });
-export const ReplaceProject = z.strictObject({ definition: Definition });
+const ofProject = {
+  organisation: Organisation.nullish().describe('whose clusters it may use; an operator of that organisation sets it'),
+};
+export const CreateProject = z.strictObject({ name: ProjectName, definition: Definition, ...ofProject });
+export const ReplaceProject = z.strictObject({ definition: Definition, ...ofProject });
 export const ValidateRequest = z.strictObject({ definition: Definition });
 export const TriggerRequest = z.strictObject({
   trigger: z.string().optional().describe('name of a trigger in the project file; default: the first'),
   params: Params.default({}),
+  cluster: ClusterName.optional().describe('cluster that takes all its runs, whatever the file says; default: placed'),
   reason: z.string().max(4096).default('').describe('free text shown with the build'),
 });
 export type TriggerRequest = z.infer<typeof TriggerRequest>;
@@ -54,6 +59,7 @@ export const PlanRequest = z.strictObject({
   definition: Definition.optional().describe('default: the definition the project has now'),
   trigger: z.string().optional(),
   params: Params.default({}),
+  cluster: ClusterName.optional(),
 });
 
 export const PlanAnswer = z.strictObject({
@@ -61,6 +67,12 @@ export const PlanAnswer = z.strictObject({
   plan: Plan,
 });
 export type PlanAnswer = z.infer<typeof PlanAnswer>;
+export const PlanPreview = PlanAnswer.extend({
+  places: z
+    .array(z.strictObject({ run: z.string(), cluster: z.string(), reason: z.string() }))
+    .describe('where its runs would go if it were triggered now'),
+});
+export type PlanPreview = z.infer<typeof PlanPreview>;
 
 export const RunCounts = z.strictObject({
   total: count,
@@ -113,6 +125,12 @@ export const RunSummary = z.strictObject({
   attempt: count.describe('number of the newest attempt, 0 before the first'),
   exitCode: z.number().int().nullable(),
   cluster: z.string(),
+  placement: z.strictObject({
+    reason: z.string().describe('why it is in this cluster'),
+    pinned: z.boolean().describe('it names its cluster, so it is never moved'),
+    before: z.array(z.string()).optional().describe('clusters it waited in before'),
+    moves: count.optional().describe('how often it was moved; absent: never'),
+  }),
   host: z.string().nullable(),
   logBytes: count,
   startedAt: instant.nullable(),
@@ -176,6 +194,7 @@ export type Run = z.infer<typeof Run>;
 export const ProjectSummary = z.strictObject({
   name: ProjectName,
   description: z.string(),
+  organisation: z.string().nullable(),
   createdAt: instant,
   updatedAt: instant,
   lastBuild: BuildSummary.nullable(),
