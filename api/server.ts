@@ -97,7 +97,7 @@ function servePage(app: Express): void {
   const index = join(PAGE_DIR, 'index.html');
   if (!existsSync(index)) return;
   app.use(express.static(PAGE_DIR, { index: false, maxAge: '1y', immutable: true, setHeaders: keepIndexFresh }));
-  app.get(/^\/(?:$|projects(?:\/|$)|workers$)/, (request, response, next) => {
+  app.get(/^\/(?:$|(?:projects|clusters)(?:\/|$))/, (request, response, next) => {
     if (!request.accepts('html')) return next();
     response.set('cache-control', 'no-cache').sendFile(index);
   });

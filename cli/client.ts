@@ -73,6 +73,22 @@ export class Client {
     return this.read(clusters.Cluster, path, { method: 'POST' });
   }
 
+  drainPreview(name: string): Promise<clusters.DrainPreview> {
+    return this.read(clusters.DrainPreview, `${apiPath.cluster(name)}/drain`);
+  }
+
+  drain(name: string, wish: z.input<typeof clusters.DrainRequest>): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/drain`, { method: 'POST', body: wish });
+  }
+
+  undrain(name: string): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/undrain`, { method: 'POST' });
+  }
+
+  cancelCluster(name: string): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/cancel`, { method: 'POST' });
+  }
+
   createToken(token: clusters.CreateToken): Promise<z.infer<typeof clusters.NewToken>> {
     return this.read(clusters.NewToken, '/v1/tokens', { method: 'POST', body: token });
   }

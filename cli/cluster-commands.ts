@@ -18,6 +18,7 @@ export function addClusterCommands(program: Command, client: MakeClient, finish:
   const cluster = program.command('cluster').description('register clusters, their keys and their workers');
   addRegistry(cluster, client, finish);
   addAccess(cluster, client, finish);
+  addMaintenance(cluster, client, finish);
   addTokens(program, client, finish);
 }
 
@@ -78,6 +79,36 @@ function addRegistry(cluster: Command, client: MakeClient, finish: Finish): void
     .option(...SERVER)
     .action(async (name: string, options: Server) => {
       finish(await clusters.deleteCluster(client(options), name, terminal));
+    });
+}
+
+function addMaintenance(cluster: Command, client: MakeClient, finish: Finish): void {
+  cluster
+    .command('drain')
+    .description('take a cluster down: what runs finishes, what waits moves where it may')
+    .argument('<name>')
+    .option('--reason <text>', 'why; people who wait read it')
+    .option('--deadline <time>', 'cancel what still runs then, e.g. 30m or 2h; default: it may finish')
+    .option('--dry-run', 'only say what would finish, move and wait')
+    .option(...SERVER)
+    .action(async (name: string, options: clusters.DrainOptions & Server) => {
+      finish(await clusters.drainCluster(client(options), name, { options, output: terminal }));
+    });
+  cluster
+    .command('undrain')
+    .description('take a cluster up again')
+    .argument('<name>')
+    .option(...SERVER)
+    .action(async (name: string, options: Server) => {
+      finish(await clusters.undrainCluster(client(options), name, terminal));
+    });
+  cluster
+    .command('cancel')
+    .description('cancel all that runs in a cluster')
+    .argument('<name>')
+    .option(...SERVER)
+    .action(async (name: string, options: Server) => {
+      finish(await clusters.cancelCluster(client(options), name, terminal));
     });
 }
 

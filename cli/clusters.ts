@@ -194,6 +194,62 @@ function describe(cluster: shapes.Cluster): string {
   return parts.join('\n\n');
 }
 
+export interface DrainOptions {
+  reason?: string;
+  deadline?: string;
+  dryRun?: boolean;
+}
+
+/** Takes a cluster down for maintenance, or says what that would mean. */
+export async function drainCluster(
+  client: Client,
+  name: string,
+  { options, output }: { options: DrainOptions; output: Output },
+): Promise<number> {
+  const { reason, deadline, dryRun } = options;
+  if (dryRun) {
+    output.out(describeDrain(name, await client.drainPreview(name)));
+    return EXIT.passed;
+  }
+  if (reason === undefined) throw new CommandError('say why with --reason TEXT: people who wait read it', EXIT.usage);
+  const wish = deadline === undefined ? { reason } : { reason, deadline: fromNow(deadline) };
+  const { status } = await client.drain(name, wish);
+  output.out(`cluster ${name}: ${status}`);
+  return EXIT.passed;
+}
+
+function describeDrain(name: string, { running, moves, stays }: shapes.DrainPreview): string {
+  const count = (number: number, what: string): string => `${number} run${number === 1 ? '' : 's'} ${what}`;
+  const parts = [
+    `${count(running.length, `would finish in ${name} first`)}${running.map((run) => `\n  ${run}`).join('')}`,
+    `${count(moves.length, 'would move')}${moves.map(({ run, to }) => `\n  ${run} to ${to}`).join('')}`,
+    `${count(stays.length, 'would wait')}${stays.map(({ run, why }) => `\n  ${run}: ${why}`).join('')}`,
+  ];
+  return parts.join('\n');
+}
+
+const UNITS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `30m`, `2h` → an instant. */
+function fromNow(text: string): string {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text) ?? [];
+  if (number === undefined) throw new CommandError(`--deadline ${text}: write it as 90s, 30m, 2h or 1d`, EXIT.usage);
+  return new Date(Date.now() + Number(number) * UNITS[unit as keyof typeof UNITS]).toISOString();
+}
+
+export async function undrainCluster(client: Client, name: string, output: Output): Promise<number> {
+  const { status } = await client.undrain(name);
+  output.out(`cluster ${name}: ${status}`);
+  return EXIT.passed;
+}
+
+/** Cancels all that runs in a cluster. */
+export async function cancelCluster(client: Client, name: string, output: Output): Promise<number> {
+  const { runs } = await client.cancelCluster(name);
+  output.out(`cluster ${name}: ${runs.running} run${runs.running === 1 ? ' is' : 's are'} being cancelled`);
+  return EXIT.passed;
+}
+
 /** @param id `all`: everyone who waits for it */
 export async function enlist(
   client: Client,

@@ -63,7 +63,7 @@ function describePlan(plan: Plan, digest: string): string {
     paint('bold', run.name),
     run.container,
     run.hostTag ?? 'any host',
-    'cluster local',
+    run.cluster === undefined ? 'any cluster' : `cluster ${run.cluster}`,
     run.needs.length === 0 ? '' : `needs ${run.needs.join(', ')} (${run.needsCondition})`,
     Object.entries(run.env)
       .map(([key, value]) => `${key}=${value}`)
@@ -75,6 +75,7 @@ function describePlan(plan: Plan, digest: string): string {
 
 export interface RunOptions extends PlanOptions {
   project?: string;
+  cluster?: string;
   reason?: string;
 }
 
@@ -92,7 +93,12 @@ export async function run(
   if (!project.success)
     throw new CommandError(`--project ${options.project}: ${project.error.issues[0]?.message}`, EXIT.usage);
   await storeProject(client, project.data, definition);
-  const request = { trigger: made.trigger, params: readParams(options.param), reason: options.reason ?? 'slipway run' };
+  const request = {
+    trigger: made.trigger,
+    params: readParams(options.param),
+    reason: options.reason ?? 'slipway run',
+    cluster: options.cluster,
+  };
   const build = await client.trigger(project.data, request, randomUUID());
   return follow(client, build, { isJson: options.json ?? false, output });
 }

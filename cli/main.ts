@@ -66,6 +66,7 @@ program
   .option('--project <name>', 'name of the project; default: that of the folder')
   .option('--trigger <name>', 'trigger in the file; default: the first')
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--cluster <name>', 'cluster that takes all its runs; default: placed by the server')
   .option('--reason <text>', 'shown with the build')
   .option('--json', 'print the finished build as JSON and nothing else')
   .option('--server <url>', 'address of the API')

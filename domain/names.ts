@@ -45,6 +45,7 @@ export const apiPath = {
 
 /** Paths of the pages for people, relative to the same base URL. */
 export const pagePath = {
+  cluster: (cluster: string): string => `/clusters/${segment(cluster)}`,
   project: (project: string): string => `/projects/${segment(project)}`,
   build: (project: string, number: number): string => `/projects/${segment(project)}/builds/${number}`,
   run: (project: string, number: number, run: string): string =>
