@@ -1,7 +1,7 @@
 // Owns a whole Slipway for a test: real processes on free ports in a folder of its own, each killable by name.
 // Called by scenario tests. Everything it started is ended by `stop`, by pid.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import Dockerode from 'dockerode';
@@ -178,6 +178,13 @@ export class House {
 
   wholeLog(name: string): string {
     return readFileSync(join(this.dir, `${name}.log`), 'utf8');
+  }
+
+  /** Paths of the logs of all members that were ever started. */
+  logs(): string[] {
+    return readdirSync(this.dir)
+      .filter((name) => name.endsWith('.log'))
+      .map((name) => join(this.dir, name));
   }
 
   async stop(): Promise<void> {
