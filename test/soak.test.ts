@@ -10,6 +10,7 @@ import { openCrashRig, TIMES, type CrashRig } from './setup/crash-rig';
 import { TEST_IMAGE } from './setup/house';
 import { describeLostBuild, findIdlest, keepRemains, type LostBuild } from './setup/lost-build';
 import { expectNothingLeft } from './setup/nothing-left';
+import { replayAll } from './setup/replayed';
 import { waitFor } from './setup/wait-for';
 
 const MINUTES = Number(process.env.SLIPWAY_SOAK_MINUTES ?? '1');
@@ -140,6 +141,7 @@ test(
     for (let number = 1; number <= count; number += 1) builds.push(await rig.house.finished('soak', number, END_MS));
     const faults = (await Promise.all(builds.map(faultsOf))).flat();
     faults.push(...rig.engine.startedTwice().map((name) => `${name} was started twice`));
+    faults.push(...(await replayAll(rig.house.temporal.address)));
     await expectNothingLeft(rig);
     report({ builds, kills: soak.kills, faults });
 
