@@ -14,7 +14,7 @@ import { waitFor } from './wait-for';
 
 const TOP = resolve(__dirname, '..', '..');
 /** The compiled program, whether this file runs from its source or, for a benchmark, from dist/test/setup. */
-const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
+export const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
 export const WORKER_TOKEN = 'a-token-for-tests-only';
 
 type Env = Record<string, string>;
