@@ -1,36 +1,55 @@
-// Owns the sweep that finishes what nobody drives any more: builds whose workflow was ended by hand or is unknown to
-// Temporal, and leases past their deadline on silent hosts. Never by age alone.
+// Owns the sweep that finishes what nobody drives any more: builds whose workflow was ended by hand, is stuck or is unknown
+// to Temporal, and leases past their deadline on silent hosts. Never by age alone.
 // Called by the orchestrator every few seconds; repeating it is harmless.
 import type { Cause } from '../domain/schemas/words';
 import { finishBuild } from './store/builds';
 import type { Database } from './store/connect';
-import { buildsToCheck, dispatchAgain, listOpenRuns, overdueAttempts } from './store/deliveries';
+import {
+  buildsToCheck,
+  dispatchAgain,
+  listOpenRuns,
+  overdueAttempts,
+  tellCancelsAgain,
+  type BuildKey,
+} from './store/deliveries';
 import { closeAttempt, closeRuns } from './store/runs';
 import type { Temporal, WorkflowFate } from './temporal';
 
 export interface ReaperPorts {
   db: Database;
-  temporal: Pick<Temporal, 'fateOf'>;
+  temporal: Pick<Temporal, 'fateOf' | 'beginAgain'>;
+  log: { warn(facts: object, message: string): void };
 }
 
 /** A worker that was not heard for so long is not waited for any longer once its lease is overdue, ms. */
 const SILENT_AFTER_MS = 30_000;
 
 /** @throws what the store or Temporal throw; the next round goes on */
-export async function sweepAbandoned({ db, temporal }: ReaperPorts): Promise<void> {
+export async function sweepAbandoned(ports: ReaperPorts): Promise<void> {
+  const { db, temporal } = ports;
   for (const { runId, number } of await overdueAttempts(db, SILENT_AFTER_MS)) {
     const message = 'its lease ran out while its worker was silent';
     await closeAttempt(db, { runId, number, cause: 'host-lost', message });
   }
   for (const build of await buildsToCheck(db)) {
-    await settle(db, build.id, await temporal.fateOf(build));
+    await settle(ports, build, await temporal.fateOf(build));
   }
 }
 
-async function settle(db: Database, buildId: string, fate: WorkflowFate): Promise<void> {
+async function settle(
+  { db, temporal, log }: ReaperPorts,
+  build: BuildKey & { id: string },
+  fate: WorkflowFate,
+): Promise<void> {
+  const { id: buildId, project, number } = build;
   switch (fate) {
     case 'open':
       return;
+    case 'stuck':
+      // Its history does not fit the code, by an upgrade or a fault: what the rows say does not depend on it.
+      log.warn({ project, build: number }, 'the workflow of a build fails again and again; it begins anew');
+      await temporal.beginAgain(build);
+      return tellCancelsAgain(db, buildId);
     case 'unknown':
       // A Temporal that lost its data, or another one: what is finished stays so, the rest goes on.
       return dispatchAgain(db, buildId);

@@ -1,5 +1,6 @@
-// Owns the one door to Temporal as a client: start, cancel and signal builds, and say whether the server answers.
+// Owns the one door to Temporal as a client: start, cancel, signal and restart builds, and say whether the server answers.
 // Called through outbox.ts by the API (at once, best effort) and by the orchestrator's sweep (until it is done).
+import { randomUUID } from 'node:crypto';
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
 import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/common';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
@@ -19,6 +20,12 @@ import {
 } from '../domain/build-input';
 
 const CALL_LIMIT_MS = 10_000;
+
+/**
+ * So many times in a row a task of a workflow has to fail before it counts as stuck: more than a minute by Temporal's
+ * back-off, and more often than orchestrators die with one and the same task in their hands.
+ */
+const STUCK_AFTER = 6;
 
 /** Temporal's numbers for the types of search attributes that we use. */
 const CODE = { Keyword: 2, Int: 3 };
@@ -44,8 +51,8 @@ export interface RunToStart {
   attemptsBefore: number;
 }
 
-/** What became of the workflow of a build that is not finished. */
-export type WorkflowFate = 'open' | 'terminated' | 'ended' | 'unknown';
+/** What became of the workflow of a build that is not finished; `stuck`: no orchestrator can go on with it. */
+export type WorkflowFate = 'open' | 'stuck' | 'terminated' | 'ended' | 'unknown';
 
 export class Temporal {
   private constructor(
@@ -163,13 +170,34 @@ export class Temporal {
   async fateOf(build: BuildKey): Promise<WorkflowFate> {
     const handle = this.client.workflow.getHandle(idOf(build));
     try {
-      const { status } = await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () => handle.describe());
-      if (status.name === 'RUNNING' || status.name === 'PAUSED') return 'open';
+      const { status, raw } = await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () => handle.describe());
+      if (status.name === 'PAUSED') return 'open';
+      if (status.name === 'RUNNING') return (raw.pendingWorkflowTask?.attempt ?? 1) < STUCK_AFTER ? 'open' : 'stuck';
       return status.name === 'TERMINATED' ? 'terminated' : 'ended';
     } catch (error) {
       if (error instanceof WorkflowNotFoundError) return 'unknown';
       throw error;
     }
+  }
+
+  /**
+   * Lets the workflow of a build go through its plan from the beginning, with the code of now. What is finished or under way
+   * it learns from the store. Does nothing when there is no point to begin again from: not even its first task succeeded.
+   */
+  async beginAgain(build: BuildKey): Promise<void> {
+    const workflowId = idOf(build);
+    await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, async () => {
+      const { raw } = await this.client.workflow.getHandle(workflowId).describe();
+      const [first] = raw.workflowExecutionInfo?.autoResetPoints?.points ?? [];
+      if (!first) return;
+      await this.client.workflowService.resetWorkflowExecution({
+        namespace: this.namespace,
+        workflowExecution: { workflowId, runId: first.runId },
+        workflowTaskFinishEventId: first.firstWorkflowTaskCompletedId,
+        reason: 'no orchestrator could go on with it',
+        requestId: randomUUID(),
+      });
+    });
   }
 
   /** Registers the search attributes of builds; there already is fine. Done by the orchestrator before it takes work. */

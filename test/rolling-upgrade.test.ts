@@ -1,42 +1,24 @@
 // Proves that builds do not notice an upgrade: all processes are replaced by a changed version while they run, and workers of
 // two versions serve one cluster. Real Temporal, real Docker; the changed version is a real copy with changed workflows.
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { bundleWorkflowCode } from '@temporalio/worker';
+import { join } from 'node:path';
+import { makeChangedProgram, type ChangedProgram } from './setup/changed-program';
 import { House, oneRun, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
-const TOP = resolve(__dirname, '..');
 const NEXT = '0.2.0-next';
-const dir = mkdtempSync(join(tmpdir(), 'slipway-next-'));
-const program = join(dir, 'dist');
 
 /** The same program with another version, and workflows that do one thing more before their verdict. */
+let next: ChangedProgram;
 beforeAll(async () => {
-  symlinkSync(join(TOP, 'node_modules'), join(dir, 'node_modules'));
-  cpSync(join(TOP, 'dist'), program, { recursive: true });
-  for (const part of ['workflows', 'domain', 'activities'])
-    cpSync(join(TOP, part), join(dir, part), { recursive: true });
-  replaceIn(join(program, 'package.json'), /"version": "[^"]+"/, `"version": "${NEXT}"`);
-  const build = join(dir, 'workflows', 'build.ts');
-  replaceIn(
-    build,
-    '  const verdict = await',
-    "  if (patched('a-pause-before-the-verdict')) await sleep(10);\n  const verdict = await",
-  );
-  replaceIn(build, '  sleep,\n', '  patched,\n  sleep,\n');
-  const { code } = await bundleWorkflowCode({ workflowsPath: join(dir, 'workflows', 'index.ts') });
-  writeFileSync(join(program, 'workflow-bundle.js'), code);
+  next = await makeChangedProgram(NEXT, [
+    [
+      '  const verdict = await',
+      "  if (patched('a-pause-before-the-verdict')) await sleep(10);\n  const verdict = await",
+    ],
+    ['  sleep,\n', '  patched,\n  sleep,\n'],
+  ]);
 }, 120_000);
-afterAll(() => rmSync(dir, { recursive: true, force: true }));
-
-function replaceIn(path: string, what: RegExp | string, by: string): void {
-  const before = readFileSync(path, 'utf8');
-  const after = before.replace(what, by);
-  if (after === before) throw new Error(`${path} has no ${String(what)}`);
-  writeFileSync(path, after);
-}
+afterAll(() => next?.remove());
 
 let house: House;
 afterEach(async () => house?.stop(), 120_000);
@@ -60,7 +42,7 @@ test('B11 C7 every process is replaced by a changed version while a build runs: 
   const before = await house.runIn('running', 'upgraded', 1, 'work');
 
   for (const member of ['orchestrator', 'api', 'worker', 'database']) {
-    house.upgrade(member, program);
+    house.upgrade(member, next.program);
     await house.terminate(member);
     await house.start(member);
   }
@@ -96,7 +78,7 @@ test('C7 B5 ten workers are restarted one after the other under load, half of th
   await house.trigger('load');
   await waitFor(async () => (await workers()).some((worker) => worker.busySlots > 0), { what: 'runs are under way' });
   for (const [at, name] of names.entries()) {
-    if (at % 2 === 0) house.upgrade(name, program);
+    if (at % 2 === 0) house.upgrade(name, next.program);
     await house.terminate(name);
     await house.start(name);
   }

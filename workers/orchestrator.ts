@@ -59,7 +59,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   const running = worker.run();
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
-    every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal })),
+    every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal, log })),
     every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
   ];
   // A worker that ends by itself has lost its server for good: the supervisor starts another process.

@@ -15,7 +15,8 @@ import { outcomeOf } from '../domain/verdict';
 import type { Cause, Outcome } from '../domain/schemas/words';
 import { DEFAULT_LIMITS, type BuildInput } from '../domain/build-input';
 import { buildView, runCancelRequested, runMoved } from './messages';
-import { executeRun, moveRun, records, type RunPlace } from './run';
+import { records } from './records';
+import { executeRun, moveRun, type RunPlace } from './run';
 
 export interface BuildResult {
   outcome: Outcome;
@@ -62,9 +63,15 @@ export async function build(input: BuildInput): Promise<BuildResult> {
 async function expireInTime(building: Building): Promise<void> {
   const { buildId, timeoutMs = DEFAULT_LIMITS.buildMs } = building.input;
   await sleep(timeoutMs);
+  // The verdict is on its way, and must stay the only thing that is.
+  if (isEnded(building)) return;
   building.isExpired = true;
   await records.expireBuild({ buildId });
   cancelAll(building);
+}
+
+function isEnded({ progress }: Building): boolean {
+  return progress.every((one) => one.kind === 'finished');
 }
 
 function begin(input: BuildInput): Building {
@@ -101,7 +108,7 @@ async function toTheEnd(building: Building): Promise<BuildResult> {
       await records.closeRuns(toRecord);
       continue;
     }
-    if (building.progress.every((one) => one.kind === 'finished')) break;
+    if (isEnded(building)) break;
     await condition(() => building.changes !== seen);
   }
   const verdict = await records.finishBuild({ buildId: building.input.buildId });

@@ -8,7 +8,7 @@
 import { condition, continueAsNew, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow';
 import type { MaintenanceInput } from '../domain/build-input';
 import { maintenanceChanged } from './messages';
-import { records } from './run';
+import { records } from './records';
 
 /** Pauses between looks, ms: while work is left, and when there is none any more. */
 const LOOK_MS = { draining: 2_000, drained: 60_000 };

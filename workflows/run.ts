@@ -16,24 +16,14 @@ import {
   TimeoutFailure,
   isCancellation,
   proxyActivities,
-  proxyLocalActivities,
   sleep,
 } from '@temporalio/workflow';
 import { clusterQueue } from '../domain/names';
 import { isRetried } from '../domain/verdict';
 import type { Cause } from '../domain/schemas/words';
 import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
-import type { RecordActivities } from '../activities/record-types';
 import { DEFAULT_LIMITS, type BuildRun, type BuildTiming } from '../domain/build-input';
-
-/**
- * Retried without end: the store may be away for a while, and nothing may be lost. Local: they run in the process that
- * runs this workflow, which saves two tasks of the server a call; each is idempotent, so a crash repeats it.
- */
-export const records = proxyLocalActivities<RecordActivities>({
-  startToCloseTimeout: '30 seconds',
-  retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' },
-});
+import { records } from './records';
 
 /** Where a run waits. Changed from outside, and only while nobody holds its lease. */
 export interface RunPlace {

@@ -95,8 +95,15 @@ export async function buildsToCheck(db: Database): Promise<(BuildKey & { id: str
 
 /** Starts the workflow of a build afresh: Temporal has none of it any more. Runs that are finished stay so. */
 export async function dispatchAgain(db: Database, buildId: string): Promise<void> {
-  await sql`update builds set dispatched_at = null, cancel_delivered_at = null
-    where id = ${buildId}::uuid and state <> 'finished'`.execute(db);
+  await sql`update builds set dispatched_at = null where id = ${buildId}::uuid and state <> 'finished'`.execute(db);
+  await tellCancelsAgain(db, buildId);
+}
+
+/** A workflow that begins anew knows of no cancel, neither of its build nor of a run. */
+export async function tellCancelsAgain(db: Database, buildId: string): Promise<void> {
+  await sql`
+    with told as (update builds set cancel_delivered_at = null where id = ${buildId}::uuid and state <> 'finished')
+    update runs set cancel_delivered_at = null where build_id = ${buildId}::uuid and state <> 'finished'`.execute(db);
 }
 
 export async function listOpenRuns(db: Database, buildId: string): Promise<string[]> {

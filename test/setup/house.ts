@@ -1,7 +1,7 @@
 // Owns a whole Slipway for a test: real processes on free ports in a folder of its own, each killable by name.
 // Called by scenario tests. Everything it started is ended by `stop`, by pid.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import Dockerode from 'dockerode';
@@ -16,7 +16,7 @@ import { waitFor } from './wait-for';
 
 const TOP = resolve(__dirname, '..', '..');
 /** The compiled program, whether this file runs from its source or, for a benchmark, from dist/test/setup. */
-const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
+export const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
 export const ADMIN_TOKEN = 'a-token-for-tests-only';
 
 type Env = Record<string, string>;
@@ -232,6 +232,13 @@ export class House {
 
   wholeLog(name: string): string {
     return readFileSync(join(this.dir, `${name}.log`), 'utf8');
+  }
+
+  /** Paths of the logs of all members that were ever started. */
+  logs(): string[] {
+    return readdirSync(this.dir)
+      .filter((name) => name.endsWith('.log'))
+      .map((name) => join(this.dir, name));
   }
 
   async stop(): Promise<void> {

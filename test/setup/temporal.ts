@@ -13,6 +13,8 @@ import { waitFor } from './wait-for';
 export interface TestTemporal {
   address: string;
   uiUrl: string | undefined;
+  /** Of its file and its log. */
+  dir: string;
   /** Ends it and removes its file. */
   stop(): Promise<void>;
   /** Ends it by SIGKILL; its file stays. */
@@ -44,6 +46,7 @@ export async function startTemporal(options: { ui?: boolean; withoutPush?: boole
   };
   return {
     address,
+    dir,
     uiUrl: uiPort === undefined ? undefined : `http://127.0.0.1:${uiPort}`,
     stop: async () => {
       // It has nothing to say goodbye to, and its own shutdown takes seconds.

@@ -1,0 +1,30 @@
+// Owns how a build keeps its records: by activities of the server, all but the verdict.
+// Called by build.ts and run.ts.
+import { patched, proxyActivities, proxyLocalActivities } from '@temporalio/workflow';
+import type { RecordActivities } from '../activities/record-types';
+
+/** Without end: the store may be away for a while, and nothing may be lost. Each record is idempotent. */
+const retry = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' } as const;
+
+/** An orchestrator that died with one in its hands is noticed after that time; one that takes longer is recorded all the same. */
+const remote = proxyActivities<RecordActivities>({ startToCloseTimeout: '10 seconds', retry });
+
+/**
+ * Runs in the process that runs this workflow, which saves two tasks of the server a call. Only for what a build does when
+ * nothing else is under way: no event says when the workflow saw the answer. A replay hands over in one go all answers that
+ * are next to each other in the history, even those that came one by one (https://github.com/temporalio/sdk-python/issues/1881):
+ * the workflow then acts otherwise than before, its history fits no orchestrator any more, and the build never ends.
+ */
+const local = proxyLocalActivities<RecordActivities>({ startToCloseTimeout: '30 seconds', retry });
+
+/** Histories of older code have markers of local activities in this place. */
+const either = (): RecordActivities => (patched('records-as-activities') ? remote : local);
+
+export const records: RecordActivities = {
+  closeRuns: (closed) => either().closeRuns(closed),
+  closeAttempt: (attempt) => either().closeAttempt(attempt),
+  locateAttempt: (attempt) => either().locateAttempt(attempt),
+  expireBuild: (build) => either().expireBuild(build),
+  maintainCluster: (maintenance) => remote.maintainCluster(maintenance),
+  finishBuild: (build) => local.finishBuild(build),
+};
