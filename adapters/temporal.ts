@@ -3,6 +3,7 @@
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
 import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/common';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
+import type { Settings } from './settings';
 import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
 import { buildWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
 import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
@@ -40,6 +41,11 @@ export interface RunToStart {
   attemptsBefore: number;
 }
 
+type TimingSettings = Pick<
+  Settings,
+  'SLIPWAY_HEARTBEAT_TIMEOUT_MS' | 'SLIPWAY_REATTACH_GRACE_MS' | 'SLIPWAY_AGE_STEP_MS'
+>;
+
 /** What became of the workflow of a build that is not finished. */
 export type WorkflowFate = 'open' | 'terminated' | 'ended' | 'unknown';
 
@@ -50,11 +56,12 @@ export class Temporal {
   ) {}
 
   /** Connects lazily, by Temporal's own settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key). */
-  static open(settings: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: number; SLIPWAY_REATTACH_GRACE_MS: number }): Temporal {
+  static open(settings: TimingSettings): Temporal {
     const timing = {
       ...DEFAULT_TIMING,
       heartbeatTimeoutMs: settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS,
       reattachGraceMs: settings.SLIPWAY_REATTACH_GRACE_MS,
+      ageStepMs: settings.SLIPWAY_AGE_STEP_MS,
     };
     const config = loadClientConnectConfig();
     const connection = Connection.lazy(config.connectionOptions);
@@ -165,6 +172,7 @@ function makeRun({ id, spec, cluster, outcome, attemptsBefore }: RunToStart, pos
     timeoutMs: spec.timeoutMs,
     waitingTimeoutMs: spec.waitingTimeoutMs,
     startTimeoutMs: spec.startTimeoutMs,
+    priority: spec.priority,
     retry: spec.retry,
     ...(attemptsBefore === 0 ? {} : { firstAttempt: attemptsBefore + 1 }),
     ...(outcome === null ? {} : { endedAs: outcome }),

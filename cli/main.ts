@@ -2,7 +2,7 @@
 // Owns the `slipway` command: its verbs, options, help and exit codes. Every message that leaves it is a sentence.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { LockedError } from '../adapters/pid-lock';
 import { readSettings, SettingsError } from '../adapters/settings';
 import { SetupError } from '../adapters/setup-error';
@@ -28,6 +28,10 @@ import { shell } from './shell';
 import { up, workerTokenFile } from './up';
 
 const collect = (value: string, all: string[]): string[] => [...all, value];
+const readPriority = (text: string): number => {
+  if (!/^[1-5]$/.test(text)) throw new InvalidArgumentError('Use 1 (first) to 5 (last).');
+  return Number(text);
+};
 const client = (options: { server?: string }): Client =>
   new Client((options.server ?? process.env['SLIPWAY_SERVER'] ?? readSettings().baseUrl).replace(/\/+$/, ''));
 const finish = (code: number): void => {
@@ -56,6 +60,7 @@ program
   .option('--project <name>', 'name of the project; default: that of the folder')
   .option('--trigger <name>', 'trigger in the file; default: the first')
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--priority <n>', 'of all runs, 1 (first) to 5 (last); default: as in the file', readPriority)
   .option('--reason <text>', 'shown with the build')
   .option('--json', 'print the finished build as JSON and nothing else')
   .option('--server <url>', 'address of the API')
@@ -69,6 +74,7 @@ program
   .argument('<path>', 'project file, or a folder with slipway.yml')
   .option('--trigger <name>', 'trigger in the file; default: the first')
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--priority <n>', 'of all runs, 1 (first) to 5 (last); default: as in the file', readPriority)
   .option('--json', 'print digest and plan as JSON')
   .action((path: string, options: PlanOptions) => finish(plan(path, options, terminal)));
 

@@ -18,6 +18,8 @@ export interface BuildRun {
   /** Absent: DEFAULT_LIMITS. */
   waitingTimeoutMs?: number;
   startTimeoutMs?: number;
+  /** 1 (first) … 5 (last); absent: DEFAULT_PRIORITY. */
+  priority?: number;
   retry?: Partial<RetryBudget>;
   /** Number of its first attempt in this workflow; absent: 1. */
   firstAttempt?: number;
@@ -39,7 +41,8 @@ export interface BuildInput {
   timeoutMs?: number;
 }
 
-const HOUR_MS = 3_600_000;
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
 
 /** Limits of a file that sets none, ms: no wait is without an end. */
 export const DEFAULT_LIMITS = { waitingMs: 7 * 24 * HOUR_MS, startMs: HOUR_MS, buildMs: 30 * 24 * HOUR_MS };
@@ -55,12 +58,15 @@ export interface BuildTiming {
   runMarginMs: number;
   /** First and longest pause before a slot is asked for again. */
   askAgainMs: { first: number; most: number };
+  /** Waiting after which a run is offered one priority higher; absent, as in older histories: never. */
+  ageStepMs?: number;
 }
 
-export const DEFAULT_TIMING: BuildTiming = {
+export const DEFAULT_TIMING = {
   heartbeatTimeoutMs: 12_000,
   reattachGraceMs: 15_000,
   detachGraceMs: 60_000,
   runMarginMs: HOUR_MS,
   askAgainMs: { first: 500, most: 5_000 },
-};
+  ageStepMs: 10 * MINUTE_MS,
+} satisfies BuildTiming;

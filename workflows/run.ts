@@ -2,8 +2,9 @@
 // Called by build.ts, one call a run, each in a cancellation scope of its own.
 //
 //   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
-//        ^                  ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
-//        └──────────────────┼────────────────────┘
+//        ^  ^               ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
+//        │  └───────────────┼────────────────────┘
+//        └─ one priority up ┼─ not taken for a while
 //                           ├─ elsewhere ─ runJob on that worker's queue
 //                           ├─ detached ─┐
 //                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
@@ -19,6 +20,7 @@ import {
   sleep,
 } from '@temporalio/workflow';
 import { clusterQueue } from '../domain/names';
+import { ageOf } from '../domain/priority';
 import { isRetried } from '../domain/verdict';
 import type { Cause } from '../domain/schemas/words';
 import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
@@ -68,12 +70,17 @@ interface Target {
   limitMs: number;
   /** Any worker of the cluster may take it. */
   isAnywhere?: true;
+  /** 1 (first) … 5 (last); for a worker's own queue it does not matter. */
+  priority?: number;
+  /** Not taken, it is offered again with a higher priority. */
+  isRaisedLater?: boolean;
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
   const { run, timing } = context;
-  const waitUntil = Date.now() + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
-  let target = anywhere(run, waitUntil);
+  const since = Date.now();
+  const wait = { since, until: since + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs) };
+  let target = anywhere(context, wait);
   let pauseMs = timing.askAgainMs.first;
   for (;;) {
     const step = await callWorker(context, number, target);
@@ -87,19 +94,22 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         target = { queue: step.queue, activity: 'reattach', limitMs: timing.detachGraceMs };
         break;
       case 'waiting':
-        if (!(await pause(Math.min(pauseMs, Math.max(waitUntil - Date.now(), 1))))) return cancelledBefore();
-        if (Date.now() >= waitUntil) return notTaken(run, step.reason);
+        if (!(await pause(Math.min(pauseMs, Math.max(wait.until - Date.now(), 1))))) return cancelledBefore();
+        if (Date.now() >= wait.until) return notTaken(run, step.reason);
         pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
-        target = anywhere(run, waitUntil);
+        target = anywhere(context, wait);
         break;
       case 'not-taken':
-        return notTaken(run, `no worker of cluster ${run.cluster} took it`);
+        if (!target.isRaisedLater) return notTaken(run, `no worker of cluster ${run.cluster} took it`);
+        if (CancellationScope.current().consideredCancelled) return cancelledBefore();
+        target = anywhere(context, wait);
+        break;
       case 'broke':
         return closeAttempt(context, number, { cause: 'internal', message: step.message });
       case 'silent':
       case 'fenced':
       case 'nobody': {
-        const next = await findAgain(context, number, { target, step: step.kind, waitUntil });
+        const next = await findAgain(context, number, { target, step: step.kind, wait });
         if ('cause' in next) return next;
         target = next;
       }
@@ -107,9 +117,25 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
   }
 }
 
-function anywhere(run: BuildRun, waitUntil: number): Target {
-  const limitMs = Math.max(waitUntil - Date.now(), 1);
-  return { queue: clusterQueue(run.cluster), activity: 'runJob', limitMs, isAnywhere: true };
+/** Of one attempt: when it began, and when it ends for good. */
+interface Wait {
+  since: number;
+  until: number;
+}
+
+/** The queue knows a task's priority from its beginning: to raise it, the task has to run out and be made anew. */
+function anywhere({ run, timing }: RunContext, wait: Wait): Target {
+  const now = Date.now();
+  const leftMs = Math.max(wait.until - now, 1);
+  const { priority, nextRaiseMs } = ageOf(run.priority, { waitedMs: now - wait.since, stepMs: timing.ageStepMs });
+  return {
+    queue: clusterQueue(run.cluster),
+    activity: 'runJob',
+    limitMs: Math.min(leftMs, nextRaiseMs),
+    isAnywhere: true,
+    priority,
+    isRaisedLater: nextRaiseMs < leftMs,
+  };
 }
 
 function notTaken(run: BuildRun, why: string): RunEnd {
@@ -119,18 +145,19 @@ function notTaken(run: BuildRun, why: string): RunEnd {
 
 /** Asks the store how an attempt stands that nobody answers for. @returns whom to ask next, or how it ended */
 async function findAgain(
-  { run, timing, ...context }: RunContext,
+  context: RunContext,
   number: number,
-  { target, step, waitUntil }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; waitUntil: number },
+  { target, step, wait }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; wait: Wait },
 ): Promise<Target | RunEnd> {
+  const { run, timing } = context;
   const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number }));
   if (found.endedAs) return { cause: found.endedAs, message: '', recorded: false };
   if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
-  if (!found.queue) return anywhere(run, waitUntil);
+  if (!found.queue) return anywhere(context, wait);
   // The host may have got another worker meanwhile; only when it is the same one that did not come, the host is lost.
   if (step === 'nobody' && found.queue === target.queue) {
     const message = `its worker did not come back within ${target.limitMs / 1000} s`;
-    return closeAttempt({ run, timing, ...context }, number, { cause: 'host-lost', message });
+    return closeAttempt(context, number, { cause: 'host-lost', message });
   }
   return { queue: found.queue, activity: 'reattach', limitMs: timing.reattachGraceMs };
 }
@@ -163,7 +190,7 @@ function workerOn(context: RunContext, number: number, target: Target): JobActiv
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     // What is tried again, and where, is decided here by cause; the server must not.
     retry: { maximumAttempts: 1 },
-    priority: { fairnessKey: project },
+    priority: { priorityKey: target.priority, fairnessKey: project },
   });
 }
 

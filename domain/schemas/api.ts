@@ -1,7 +1,7 @@
 // Owns the shapes that cross HTTP between people and the API: every request and answer under /v1.
 // Read by api/ (checks at the door), cli/ and web/ (types of the answers).
 import { z } from 'zod';
-import { Plan, PlannedRun } from './plan';
+import { Plan, PlannedRun, Priority } from './plan';
 import { BuildState, Cause, Outcome, Problem, RunState, Status } from './words';
 
 const instant = z.string().describe('ISO 8601 instant in UTC');
@@ -33,6 +33,9 @@ export type ErrorAnswer = z.infer<typeof ErrorAnswer>;
 
 const Definition = z.string().min(1).describe('project file, YAML text, 1 MiB at most');
 const Params = z.record(z.string(), z.string()).describe('parameters of the caller; they win over those in the file');
+const priority = Priority.optional().describe(
+  '1 (first) to 5 (last), of all runs of the build; it wins over those in the file; default: those, else 3',
+);
 
 export const CreateProject = z.strictObject({ name: ProjectName, definition: Definition });
 export const ReplaceProject = z.strictObject({ definition: Definition });
@@ -40,6 +43,7 @@ export const ValidateRequest = z.strictObject({ definition: Definition });
 export const TriggerRequest = z.strictObject({
   trigger: z.string().optional().describe('name of a trigger in the project file; default: the first'),
   params: Params.default({}),
+  priority,
   reason: z.string().max(4096).default('').describe('free text shown with the build'),
 });
 export type TriggerRequest = z.infer<typeof TriggerRequest>;
@@ -54,6 +58,7 @@ export const PlanRequest = z.strictObject({
   definition: Definition.optional().describe('default: the definition the project has now'),
   trigger: z.string().optional(),
   params: Params.default({}),
+  priority,
 });
 
 export const PlanAnswer = z.strictObject({
