@@ -64,7 +64,7 @@ const Settings = z.object({
   SLIPWAY_REATTACH_GRACE_MS: ms.default(15_000).describe('ms a worker has to come back before its host counts as lost'),
   SLIPWAY_AGE_STEP_MS: ms
     .default(DEFAULT_TIMING.ageStepMs)
-    .describe('ms of waiting after which a run gets one priority higher'),
+    .describe('ms after which waiting runs that get nothing rise by one priority'),
   SLIPWAY_MAX_BODY_BYTES: z.coerce
     .number()
     .int()

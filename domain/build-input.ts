@@ -58,7 +58,7 @@ export interface BuildTiming {
   runMarginMs: number;
   /** First and longest pause before a slot is asked for again. */
   askAgainMs: { first: number; most: number };
-  /** Waiting after which a run is offered one priority higher; absent, as in older histories: never. */
+  /** A line that gets nothing for so long rises by one priority; absent, as in older histories: never. */
   ageStepMs?: number;
 }
 

@@ -47,7 +47,8 @@ function sayWhy(hosts: readonly HostOffer[], matching: readonly HostOffer[], hos
   return `all ${slots} slots of ${matching.length === 1 ? `host ${matching[0]?.name}` : `${matching.length} matching hosts`} are leased`;
 }
 
-function matchesTag(host: HostOffer, pattern: string): boolean {
+/** @param pattern host-tag of a run: a glob over host name and labels, case ignored */
+export function matchesTag(host: HostOffer, pattern: string): boolean {
   const glob = readGlob(pattern.toLowerCase());
   return [host.name, ...host.labels].some((text) => matchesGlob(glob, Array.from(text.toLowerCase())));
 }

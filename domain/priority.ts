@@ -1,28 +1,26 @@
-// Owns what a priority is and how it rises while a run waits, so that no run waits for ever behind others.
-// Pure; called by the run's workflow, which offers it, and by the order in which slots are granted.
+// Owns what a priority is and how it rises, so that no run waits for ever behind runs of higher priority.
+// Pure; called by the workflow of a run, and by the store, which knows how long a line got nothing.
+//
+// A line is the runs of one project with one priority and one host-tag. What rises is a line that gets nothing, and only
+// the run in front of it. A flood waits long too, but it is served all the while: were all of it raised, every other
+// project would have to wait until it is over, and that is what the fair share between projects is against.
 
-/** First and last; a run that says nothing is in the middle. */
 const FIRST_PRIORITY = 1;
+/** Of a run that says nothing; 1 is first, 5 is last. */
 export const DEFAULT_PRIORITY = 3;
 
-export interface Aged {
-  /** 1 (first) … 5 (last) */
-  priority: number;
-  /** Until it is one priority higher, ms; Infinity: it is not raised any more. */
-  nextRaiseMs: number;
+/**
+ * One priority higher for each step in which its line got nothing.
+ * @param priority 1 (first) … 5 (last) @param unservedMs since the run in front waits, or the line got a slot if that is later
+ */
+export function agedPriority(priority: number, unservedMs: number, stepMs: number): number {
+  return Math.max(priority - Math.floor(Math.max(unservedMs, 0) / stepMs), FIRST_PRIORITY);
 }
 
 /**
- * The priority of a run that has waited: one higher for each step.
- * @param priority 1 (first) … 5 (last); default: 3
- * @param stepMs absent: it never rises
+ * How long a task is offered before its priority is looked at again: ever longer, since each look costs the history of the
+ * build some events, and a run may wait for weeks. @param stepMs absent: it is never looked at again
  */
-export function ageOf(
-  priority: number = DEFAULT_PRIORITY,
-  { waitedMs, stepMs = Infinity }: { waitedMs: number; stepMs?: number },
-): Aged {
-  const steps = Math.floor(Math.max(waitedMs, 0) / stepMs);
-  const aged = Math.max(priority - steps, FIRST_PRIORITY);
-  const nextRaiseMs = aged === FIRST_PRIORITY ? Infinity : (steps + 1) * stepMs - Math.max(waitedMs, 0);
-  return { priority: aged, nextRaiseMs };
+export function offerMs(waitedMs: number, stepMs = Infinity): number {
+  return Math.max(stepMs, waitedMs);
 }

@@ -4,7 +4,7 @@
 //   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
 //        ^  ^               ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
 //        │  └───────────────┼────────────────────┘
-//        └─ one priority up ┼─ not taken for a while
+//        └─ offered again ──┼─ not taken for a while: its priority may be higher now
 //                           ├─ elsewhere ─ runJob on that worker's queue
 //                           ├─ detached ─┐
 //                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
@@ -20,7 +20,7 @@ import {
   sleep,
 } from '@temporalio/workflow';
 import { clusterQueue } from '../domain/names';
-import { ageOf } from '../domain/priority';
+import { DEFAULT_PRIORITY, offerMs } from '../domain/priority';
 import { isRetried } from '../domain/verdict';
 import type { Cause } from '../domain/schemas/words';
 import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
@@ -72,14 +72,15 @@ interface Target {
   isAnywhere?: true;
   /** 1 (first) … 5 (last); for a worker's own queue it does not matter. */
   priority?: number;
-  /** Not taken, it is offered again with a higher priority. */
-  isRaisedLater?: boolean;
+  /** Not taken, it is not given up. */
+  isOfferedAgain?: boolean;
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
   const { run, timing } = context;
   const since = Date.now();
-  const wait = { since, until: since + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs) };
+  const until = since + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
+  const wait = { since, until, priority: run.priority ?? DEFAULT_PRIORITY };
   let target = anywhere(context, wait);
   let pauseMs = timing.askAgainMs.first;
   for (;;) {
@@ -100,9 +101,9 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         target = anywhere(context, wait);
         break;
       case 'not-taken':
-        if (!target.isRaisedLater) return notTaken(run, `no worker of cluster ${run.cluster} took it`);
+        if (!target.isOfferedAgain) return notTaken(run, `no worker of cluster ${run.cluster} took it`);
         if (CancellationScope.current().consideredCancelled) return cancelledBefore();
-        target = anywhere(context, wait);
+        target = await offerAgain(context, wait);
         break;
       case 'broke':
         return closeAttempt(context, number, { cause: 'internal', message: step.message });
@@ -117,25 +118,30 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
   }
 }
 
-/** Of one attempt: when it began, and when it ends for good. */
+/** Of one attempt. */
 interface Wait {
   since: number;
+  /** When it ends for good. */
   until: number;
+  /** 1 (first) … 5 (last), as it was offered last. */
+  priority: number;
 }
 
-/** The queue knows a task's priority from its beginning: to raise it, the task has to run out and be made anew. */
 function anywhere({ run, timing }: RunContext, wait: Wait): Target {
   const now = Date.now();
   const leftMs = Math.max(wait.until - now, 1);
-  const { priority, nextRaiseMs } = ageOf(run.priority, { waitedMs: now - wait.since, stepMs: timing.ageStepMs });
-  return {
-    queue: clusterQueue(run.cluster),
-    activity: 'runJob',
-    limitMs: Math.min(leftMs, nextRaiseMs),
-    isAnywhere: true,
-    priority,
-    isRaisedLater: nextRaiseMs < leftMs,
-  };
+  const limitMs = Math.min(leftMs, offerMs(now - wait.since, timing.ageStepMs));
+  const queue = clusterQueue(run.cluster);
+  const { priority } = wait;
+  return { queue, activity: 'runJob', limitMs, isAnywhere: true, priority, isOfferedAgain: limitMs < leftMs };
+}
+
+/** The queue knows a task's priority from its beginning: to raise it, the task has to run out and be made anew. */
+async function offerAgain(context: RunContext, wait: Wait): Promise<Target> {
+  const { run, timing } = context;
+  const stepMs = timing.ageStepMs ?? Infinity;
+  const { priority } = await nowhereElse(() => records.readPriority({ runId: run.id, stepMs }));
+  return anywhere(context, Object.assign(wait, { priority }));
 }
 
 function notTaken(run: BuildRun, why: string): RunEnd {

@@ -1,6 +1,7 @@
 // Owns the rows of builds: minted once by the trigger, read by everybody, finished by the orchestrator.
 // Called by the API and by the orchestrator's record-keeping activities.
 import { sql, type SelectQueryBuilder } from 'kysely';
+import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { judgeBuild } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
@@ -74,6 +75,8 @@ function insertBuild(db: Database, build: NewBuild) {
     position,
     name: run.name,
     spec: run,
+    priority: run.priority ?? DEFAULT_PRIORITY,
+    host_tag: run.hostTag ?? null,
   }));
   return sql<{ number: number; created_at: Date }>`
     with numbered as (
@@ -87,9 +90,10 @@ function insertBuild(db: Database, build: NewBuild) {
       from numbered
       returning id, number, created_at
     ), planned as (
-      insert into runs (id, build_id, position, name, spec, cluster)
-      select r.id, built.id, r.position, r.name, r.spec, ${build.cluster}
-      from built, json_to_recordset(${JSON.stringify(runs)}::json) as r (id uuid, position int, name text, spec json)
+      insert into runs (id, build_id, position, name, spec, cluster, priority, host_tag)
+      select r.id, built.id, r.position, r.name, r.spec, ${build.cluster}, r.priority, r.host_tag
+      from built, json_to_recordset(${JSON.stringify(runs)}::json)
+        as r (id uuid, position int, name text, spec json, priority int, host_tag text)
     )
     select number, created_at from built`.execute(db);
 }

@@ -1,13 +1,16 @@
 // Owns the grant of leases: one slot of a host for one attempt, under one lock a cluster and a rising fencing token.
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
-import { chooseHost, type HostOffer } from '../../domain/placement';
+import type { HostChoice, HostOffer } from '../../domain/placement';
+import { decideGrant } from '../../domain/queue-order';
+import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
 import { listHosts, type HostRow } from './hosts';
+import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
 import type { Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -20,6 +23,8 @@ export interface LeaseRequest {
   silentAfterMs: number;
   /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
   logCapBytes: number;
+  /** In which a line that gets nothing rises by one priority, ms; default: that of DEFAULT_TIMING. */
+  ageStepMs?: number;
 }
 export interface GrantedLease {
   kind: 'granted';
@@ -79,12 +84,16 @@ interface LockedRun {
   cause: Cause | null;
   attempt: number;
   cancelled: boolean;
+  ready_at: Date;
+  waited_ms: number;
+  unserved_ms: number;
 }
 
 async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRun | undefined> {
   const { rows } = await sql<LockedRun>`
     select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.state, r.cause, r.attempt,
-      (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled
+      (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled, ${READY_AT} as ready_at,
+      ${WAITED}
     from runs r join builds b on b.id = r.build_id where r.id = ${runId}::uuid for update of r`.execute(tx);
   return rows[0];
 }
@@ -169,7 +178,7 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
     project: run.project,
     build: run.number,
     run: run.name,
-    spec: run.spec,
+    spec: specForWorker(run.spec),
     host: live.host,
     image: live.image ?? run.spec.container,
     leasedForMs: live.leased_ms,
@@ -180,21 +189,30 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
   };
 }
 
+/** Without what a worker has no use for: one of an older version refuses a key that it does not know. */
+function specForWorker({ priority: _, ...spec }: PlannedRun): PlannedRun {
+  return spec;
+}
+
 async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<LeaseAnswer> {
-  await sql`select 1 from clusters where name = ${run.cluster} for update`.execute(tx);
-  const hosts = (await listHosts(tx, run.cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
-  const choice = chooseHost(hosts.map(offerOf), run.spec.hostTag, request.worker);
+  const choice = await chooseSlot(tx, run, request);
   if (choice.kind === 'none') {
-    await tx.updateTable('runs').set({ waiting: choice.reason }).where('id', '=', run.id).execute();
+    const waits = { waiting: choice.reason, waiting_since: run.ready_at, asked_at: sql<Date>`now()` };
+    await tx.updateTable('runs').set(waits).where('id', '=', run.id).execute();
     return { kind: 'waiting', reason: choice.reason };
   }
   const { host, slot } = choice;
   const { rows } = await sql<{ token: number; image: string | null }>`
     with moved as (
-      update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null where id = ${run.id}::uuid
+      update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null, asked_at = null
+      where id = ${run.id}::uuid
     ), begun as (
       update builds set state = 'running', started_at = coalesce(started_at, now())
       where id = ${run.build_id}::uuid and state = 'queued'
+    ), served as (
+      insert into lines (cluster, project, priority, host_tag, served_at)
+      values (${run.cluster}, ${run.project}, ${run.spec.priority ?? DEFAULT_PRIORITY}, ${run.spec.hostTag ?? ''}, now())
+      on conflict (cluster, project, priority, host_tag) do update set served_at = now(), raised_run = null
     ), attempted as (
       insert into attempts (run_id, number, state, host, worker, log_cap_bytes)
       values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId}, ${request.logCapBytes}::bigint)
@@ -218,6 +236,29 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     log_cap_bytes: request.logCapBytes,
     leased_ms: 0,
     silent_ms: 0,
+  });
+}
+
+async function chooseSlot(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<HostChoice> {
+  const { cluster, id, spec } = run;
+  const { rows } = await sql<{ most: number | null }>`
+    select max_slots_per_project as most from clusters where name = ${cluster} for update`.execute(tx);
+  const maxSlotsPerProject = rows[0]?.most ?? null;
+  const living = (await listHosts(tx, cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
+  const hosts = living.map(offerOf);
+  const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
+  const waiting = freeSlots === 0 ? [] : await readWaiting(tx, { cluster, except: id, freeSlots });
+  const needsHoldings = waiting.length > 0 || maxSlotsPerProject !== null;
+  // It is here and its like are not, so it has the claim of whoever is in front of their line.
+  const me = { ...run, priority: spec.priority ?? DEFAULT_PRIORITY, host_tag: spec.hostTag ?? null, place: 1 };
+  return decideGrant({
+    asker: waitingRun(me, request.ageStepMs),
+    worker: request.worker,
+    waiting: waiting.map((row) => waitingRun(row, request.ageStepMs)),
+    hosts,
+    holdings: needsHoldings ? await readHoldings(tx, cluster) : new Map(),
+    cluster,
+    maxSlotsPerProject,
   });
 }
 

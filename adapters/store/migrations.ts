@@ -159,4 +159,22 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table attempts add log_cap_bytes bigint not null default 536870912;
     alter table leases add deadline_at timestamptz not null default now() + interval '1 day';
   `),
+  '0004-fair-share': statements(`
+    alter table clusters add max_slots_per_project integer check (max_slots_per_project > 0);
+    alter table runs add priority smallint not null default 3;
+    alter table runs add host_tag text;
+    alter table runs add waiting_since timestamptz;
+    alter table runs add asked_at timestamptz;
+    update runs set host_tag = spec ->> 'hostTag' where state <> 'finished' and spec ->> 'hostTag' is not null;
+    create index runs_in_queue on runs (cluster, asked_at) where state = 'queued';
+    create table lines (
+      cluster text not null,
+      project text not null,
+      priority smallint not null,
+      host_tag text not null,
+      served_at timestamptz,
+      raised_run uuid,
+      primary key (cluster, project, priority, host_tag)
+    );
+  `),
 };

@@ -105,7 +105,9 @@ const settings = {
   timeout: timeout().optional().describe('minutes, 0.001 to 43200, fractions allowed; default: that of the file'),
   timeouts: z.strictObject(timeouts).optional().describe('further limits of a run; default: those of the file'),
   retry: Retry.optional().describe('further attempts by what went wrong; default: as in the file'),
-  priority: priority().describe('1 (first) to 5 (last): whose turn it is when several runs wait; default: as in the trigger'),
+  priority: priority().describe(
+    '1 (first) to 5 (last): whose turn it is when several runs wait; default: as in the trigger',
+  ),
   resources: Resources.optional().describe('limits of the container; default: none'),
 };
 
