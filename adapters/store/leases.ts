@@ -190,8 +190,9 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
 }
 
 /** Without what a worker has no use for: one of an older version refuses a key that it does not know. */
-function specForWorker({ priority: _, ...spec }: PlannedRun): PlannedRun {
-  return spec;
+function specForWorker(spec: PlannedRun): PlannedRun {
+  const { priority: _, ...rest } = spec;
+  return rest;
 }
 
 async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<LeaseAnswer> {

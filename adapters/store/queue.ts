@@ -114,11 +114,11 @@ export async function readPriority(db: Database, runId: string, stepMs: number):
   const step = sql`${stepMs} * interval '1 millisecond'`;
   const { rows } = await sql<{ priority: number; unserved_ms: number | null }>`
     with me as (
-      select r.cluster, b.project, r.priority, coalesce(r.host_tag, '') as host_tag, ${READY_AT} as ready_at
+      select r.cluster, b.project, r.priority, r.state, coalesce(r.host_tag, '') as host_tag, ${READY_AT} as ready_at
       from runs r join builds b on b.id = r.build_id where r.id = ${runId}::uuid
     ), raised as (
       insert into lines (cluster, project, priority, host_tag, raised_run)
-      select cluster, project, priority, host_tag, ${runId}::uuid from me where ready_at <= now() - ${step}
+      select cluster, project, priority, host_tag, ${runId}::uuid from me where state = 'queued' and ready_at <= now() - ${step}
       on conflict (cluster, project, priority, host_tag) do update set raised_run = excluded.raised_run
         where (lines.served_at is null or lines.served_at <= now() - ${step})
           and (lines.raised_run is null or lines.raised_run = excluded.raised_run or not exists (
