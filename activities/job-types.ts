@@ -17,6 +17,8 @@ export type JobResult =
   | { kind: 'finished'; cause: Cause; message: string; recorded: boolean }
   /** The lease is with another worker: send the job to its queue. */
   | { kind: 'elsewhere'; queue: string }
+  /** The run waits in another cluster now. */
+  | { kind: 'moved'; cluster: string; move: number }
   /** No slot now: ask again later. */
   | { kind: 'waiting'; reason: string }
   /** Another supervisor or another attempt took over: ask the store how things stand. */

@@ -65,6 +65,7 @@ async function leaseAndSupervise(ports: JobPorts, input: JobInput, orders: Order
   const reply = await ports.api.lease({ runId, attempt, worker: ports.worker.id }, orders.detach);
   switch (reply.kind) {
     case 'elsewhere':
+    case 'moved':
     case 'waiting':
       return reply;
     case 'cancelled':

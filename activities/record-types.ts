@@ -12,6 +12,17 @@ export interface RecordActivities {
   readPriority(run: { runId: string; stepMs: number }): Promise<{ priority: number }>;
   /** Says that the build ran out of time, before its runs are told to stop. Idempotent. */
   expireBuild(build: { buildId: string }): Promise<void>;
+  /** Does what the maintenance of a cluster asks for now: moves waiting runs, cancels at the deadline. Idempotent. */
+  maintainCluster(maintenance: { cluster: string; id: string }): Promise<MaintenanceState>;
   /** Judges the build from its runs. Idempotent. */
   finishBuild(build: { buildId: string }): Promise<{ outcome: Outcome; cause: Cause }>;
+}
+
+export interface MaintenanceState {
+  /** It was ended, or replaced by another. */
+  isOver: boolean;
+  /** Runs and slots that are still in use. */
+  left: number;
+  /** Who drained it and why, for people who read the trace. */
+  why: string;
 }

@@ -2,7 +2,7 @@
 // Registered by workers/orchestrator.ts; retried without end, since the store may be away for a while.
 import { workerQueue } from '../domain/names';
 import type { Cause, Outcome } from '../domain/schemas/words';
-import type { RecordActivities } from './record-types';
+import type { MaintenanceState, RecordActivities } from './record-types';
 
 /** What the activities need of the store; adapters/store has the functions. */
 export interface RecordPorts {
@@ -15,6 +15,7 @@ export interface RecordPorts {
   readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
   finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
+  maintainCluster(maintenance: { cluster: string; id: string }): Promise<MaintenanceState>;
 }
 
 export function makeRecordActivities(ports: RecordPorts): RecordActivities {
@@ -38,5 +39,6 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
     readPriority: async ({ runId, stepMs }) => ({ priority: await ports.readPriority(runId, stepMs) }),
     expireBuild: async ({ buildId }) => void (await ports.expireBuild(buildId)),
     finishBuild: ({ buildId }) => ports.finishBuild(buildId),
+    maintainCluster: (maintenance) => ports.maintainCluster(maintenance),
   };
 }

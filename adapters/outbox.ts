@@ -1,6 +1,8 @@
 // Owns the way from an accepted request to Temporal: builds to start, cancels to tell. The store is the truth; this repeats
 // until Temporal has it, so whatever dies after the answer, the build begins.
 // Called by the API right after its answer and by the orchestrator's sweep.
+import { markMaintenanceStarted, maintenancesToStart } from './store/maintenance';
+import { clustersToLeave, markMoveDelivered, movesToDeliver, moveWaiting } from './store/moves';
 import type { BuildToStart, Temporal } from './temporal';
 import type { Database } from './store/connect';
 import {
@@ -38,8 +40,10 @@ export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
     await dispatchStored(ports, build).catch((error: unknown) => failures.push(error));
   }
   const cancels = await deliverCancels(ports);
+  const moves = await deliverMoves(ports);
+  await startMaintenances(ports);
   if (failures.length > 0) throw failures[0];
-  return builds.length + cancels;
+  return builds.length + cancels + moves;
 }
 
 /** Tells Temporal of every cancel it has not been told of. */
@@ -50,4 +54,23 @@ export async function deliverCancels(ports: OutboxPorts): Promise<number> {
     await markCancelDelivered(ports.db, cancel);
   }
   return cancels.length;
+}
+
+/** Moves what waits in clusters that take no runs, and tells Temporal of every move it has not been told of. */
+export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<number> {
+  for (const cluster of await clustersToLeave(db)) await moveWaiting(db, cluster);
+  const moves = await movesToDeliver(db);
+  for (const { runId, ...move } of moves) {
+    await temporal.moveRun(move);
+    await markMoveDelivered(db, { runId, move: move.move });
+  }
+  return moves.length;
+}
+
+/** Starts the workflow of every maintenance that has none yet. */
+export async function startMaintenances({ db, temporal }: OutboxPorts): Promise<void> {
+  for (const { cluster, id, why } of await maintenancesToStart(db)) {
+    await temporal.startMaintenance({ cluster, id }, `cluster ${cluster} ${why}`);
+    await markMaintenanceStarted(db, { cluster, id });
+  }
 }

@@ -9,7 +9,6 @@ import { DEFAULT_TIMING } from '../domain/build-input';
 const port = z.coerce.number().int().min(1).max(65_535);
 const ms = z.coerce.number().int().min(1);
 const listen = z.string().regex(/^.+:\d+$/, 'write it as address:port, e.g. 127.0.0.1:7333');
-const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
 const word = z.string().regex(/^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/, 'use a-z 0-9 . _ -');
 
 const Settings = z.object({
@@ -20,24 +19,18 @@ const Settings = z.object({
   SLIPWAY_TEMPORAL_UI_URL: z.url().default('http://127.0.0.1:8233').describe('base URL of the Temporal Web UI'),
   SLIPWAY_TEMPORAL_PORT: port.default(7233).describe('port of the Temporal server that `slipway up` starts'),
   SLIPWAY_TEMPORAL_UI_PORT: port.default(8233),
-  SLIPWAY_WORKER_TOKEN: z.string().min(16).optional().describe('secret shared by the API and its workers'),
+  SLIPWAY_ADMIN_TOKEN: z.string().min(16).optional().describe('API: secret that may do everything an operator can'),
+  SLIPWAY_TOKEN: z.string().optional().describe('command line: token of the operator'),
   SLIPWAY_GATEWAY_LISTEN: listen.default('127.0.0.1:7335').describe('gateway: address that workers know'),
   SLIPWAY_GATEWAY_SECRET: z
     .string()
     .min(32)
     .optional()
     .describe('gateway: what it seals tasks with, shared by all its copies; another one ends running work'),
-  SLIPWAY_CLUSTER_KEYS: z
-    .string()
-    .optional()
-    .describe(
-      'gateway: folder with the public keys, a file <cluster>.json each; default: cluster-keys/ in the data folder',
-    ),
   SLIPWAY_CLUSTER_KEY: z
     .string()
     .optional()
-    .describe('worker: private key of its cluster, for a TEMPORAL_ADDRESS that is a gateway; made by `slipway key`'),
-  SLIPWAY_ALLOW_PRIVILEGED: flag.default(false).describe('cluster policy: may runs ask for privileged containers?'),
+    .describe('worker: private key of its cluster, its only credential; made by `slipway cluster create`'),
   SLIPWAY_LOG_CAP_BYTES: z.coerce
     .number()
     .int()
@@ -59,6 +52,12 @@ const Settings = z.object({
     .string()
     .optional()
     .describe('worker: folder of its id and of the runs; default: worker/ in the data folder'),
+  SLIPWAY_MIN_FREE_BYTES: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(1024 ** 3)
+    .describe('worker: with less free disk it takes no new runs'),
   SLIPWAY_STOP_GRACE_MS: ms.default(10_000).describe('ms between TERM and KILL when a run is cancelled or times out'),
   SLIPWAY_HEARTBEAT_TIMEOUT_MS: ms.default(12_000).describe('ms of silence after which a worker counts as gone'),
   SLIPWAY_REATTACH_GRACE_MS: ms.default(15_000).describe('ms a worker has to come back before its host counts as lost'),

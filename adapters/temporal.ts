@@ -5,16 +5,18 @@ import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/commo
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Settings } from './settings';
 import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
-import { buildWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
+import { buildWorkflowId, maintenanceWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
 import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
 import type { Outcome } from '../domain/schemas/words';
 import type { BuildKey } from './store/deliveries';
 import {
   BUILD_WORKFLOW,
   DEFAULT_TIMING,
+  MAINTENANCE_WORKFLOW,
   type BuildInput,
   type BuildRun,
   type BuildTiming,
+  type MaintenanceInput,
 } from '../domain/build-input';
 
 const CALL_LIMIT_MS = 10_000;
@@ -35,6 +37,8 @@ export interface RunToStart {
   id: string;
   spec: PlannedRun;
   cluster: string;
+  /** How often it was moved between clusters. */
+  moves: number;
   /** Ended in an earlier workflow of the build and not run again; null: it is to be run. */
   outcome: Outcome | null;
   /** Attempts before this rerun. */
@@ -115,6 +119,53 @@ export class Temporal {
     }
   }
 
+  /** Tells a build that one of its waiting runs belongs to another cluster now. */
+  async moveRun({
+    run,
+    cluster,
+    move,
+    ...build
+  }: BuildKey & { run: string; cluster: string; move: number }): Promise<void> {
+    await this.signal(idOf(build), 'runMoved', { run, cluster, move });
+  }
+
+  /** Starts the workflow of a cluster's maintenance; started already is fine. */
+  async startMaintenance(input: MaintenanceInput, summary: string): Promise<void> {
+    const workflowId = maintenanceWorkflowId(input.cluster, input.id);
+    await this.client
+      .withDeadline(Date.now() + CALL_LIMIT_MS, () =>
+        this.client.workflow.start(MAINTENANCE_WORKFLOW, {
+          workflowId,
+          taskQueue: ORCHESTRATOR_QUEUE,
+          args: [input],
+          workflowIdConflictPolicy: 'USE_EXISTING',
+          workflowIdReusePolicy: 'REJECT_DUPLICATE',
+          staticSummary: summary,
+          typedSearchAttributes: [
+            { key: defineSearchAttributeKey('SlipwayCluster', SearchAttributeType.KEYWORD), value: input.cluster },
+          ],
+        }),
+      )
+      .catch((error: unknown) => {
+        if ((error as Error).name !== 'WorkflowExecutionAlreadyStartedError') throw error;
+      });
+  }
+
+  /** Has the workflow of a maintenance look at the rows now; it does so by itself as well. */
+  async maintenanceChanged({ cluster, id }: MaintenanceInput): Promise<void> {
+    await this.signal(maintenanceWorkflowId(cluster, id), 'maintenanceChanged');
+  }
+
+  /** A workflow that is closed needs no telling. */
+  private async signal(workflowId: string, name: string, ...args: unknown[]): Promise<void> {
+    const handle = this.client.workflow.getHandle(workflowId);
+    try {
+      await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () => handle.signal(name, ...args));
+    } catch (error) {
+      if (!(error instanceof WorkflowNotFoundError)) throw error;
+    }
+  }
+
   /** Asks what became of a workflow. @throws when Temporal does not answer */
   async fateOf(build: BuildKey): Promise<WorkflowFate> {
     const handle = this.client.workflow.getHandle(idOf(build));
@@ -163,7 +214,10 @@ function summarize({ project, number, reruns, trigger, runs }: BuildToStart): st
   return `${project} #${number}${reruns === 0 ? '' : `, rerun ${reruns}`} (${trigger}), ${count} runs`;
 }
 
-function makeRun({ id, spec, cluster, outcome, attemptsBefore }: RunToStart, positions: Map<string, number>): BuildRun {
+function makeRun(
+  { id, spec, cluster, moves, outcome, attemptsBefore }: RunToStart,
+  positions: Map<string, number>,
+): BuildRun {
   return {
     id,
     name: spec.name,
@@ -174,6 +228,7 @@ function makeRun({ id, spec, cluster, outcome, attemptsBefore }: RunToStart, pos
     startTimeoutMs: spec.startTimeoutMs,
     priority: spec.priority,
     retry: spec.retry,
+    ...(moves === 0 ? {} : { moves }),
     ...(attemptsBefore === 0 ? {} : { firstAttempt: attemptsBefore + 1 }),
     ...(outcome === null ? {} : { endedAs: outcome }),
     ...(spec.needs.length === 0

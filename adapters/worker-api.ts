@@ -1,9 +1,11 @@
 // Owns the worker's side of the HTTP API: leases, progress, log bytes, artifacts, results.
-// Called by the cluster worker and its activities. A server that is away is waited for; only a refusal is an error.
+// Called by the cluster worker and its activities. A server that is away is waited for, and so is one that does not know
+// the worker now: its key or its place in the fleet may come back. Any other refusal is an error.
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorAnswer } from '../domain/schemas/api';
 import * as shapes from '../domain/schemas/worker-api';
+import type { TokenSigner } from './cluster-keys';
 import type { ArchivedFile } from './engine';
 import type { z } from 'zod';
 
@@ -42,14 +44,24 @@ interface Call {
   signal?: AbortSignal;
 }
 
+/** A token is shown for so long, ms; it lives for longer. */
+const TOKEN_MS = 120_000;
+
 export class WorkerApi {
+  private token: { text: Promise<string>; signedAt: number } | undefined;
+
+  /** @param told what keeps the server from taking a call, once for each new reason */
   constructor(
     private readonly server: string,
-    private readonly token: string,
+    private readonly sign: TokenSigner,
+    private readonly told: (why: string) => void,
   ) {}
 
-  async hello(hello: shapes.Hello, signal?: AbortSignal): Promise<void> {
-    await this.call({ method: 'POST', path: '/v1/worker/hello', json: hello, signal });
+  /** Asked once, since it is said again and again. @throws Error when there is no answer @throws WorkerApiError */
+  async hello(hello: shapes.Hello, signal?: AbortSignal): Promise<shapes.HelloReply> {
+    const answer = await this.tryOnce({ method: 'POST', path: '/v1/worker/hello', json: hello, signal });
+    if (!answer) throw new Error('the server does not answer, or does not know this worker');
+    return shapes.HelloReply.parse(answer.json);
   }
 
   async lease(ask: shapes.LeaseAsk, signal?: AbortSignal): Promise<shapes.LeaseReply> {
@@ -103,13 +115,25 @@ export class WorkerApi {
     }
   }
 
+  private lastTold = '';
+  private tell(why: string): void {
+    if (why !== this.lastTold) this.told(why);
+    this.lastTold = why;
+  }
+
+  private shownToken(): Promise<string> {
+    const now = performance.now();
+    if (!this.token || now - this.token.signedAt > TOKEN_MS) this.token = { text: this.sign(), signedAt: now };
+    return this.token.text;
+  }
+
   private async tryOnce(call: Call): Promise<{ json: unknown } | undefined> {
     const body = call.body?.();
     const limit = AbortSignal.timeout(CALL_LIMIT_MS);
     const init = {
       method: call.method,
       headers: {
-        authorization: `Bearer ${this.token}`,
+        authorization: `Bearer ${await this.shownToken()}`,
         'content-type': call.json === undefined ? 'application/octet-stream' : 'application/json',
       },
       body: call.json === undefined ? (body as RequestInit['body']) : JSON.stringify(call.json),
@@ -126,11 +150,23 @@ export class WorkerApi {
       call.signal?.throwIfAborted();
       return undefined;
     }
-    if (response.ok) return { json: text === '' ? undefined : JSON.parse(text) };
+    if (response.ok) {
+      this.lastTold = '';
+      return { json: text === '' ? undefined : JSON.parse(text) };
+    }
+    if (isStranger(response.status, text)) {
+      this.tell(detailOf(text) ?? `HTTP ${response.status}`);
+      return undefined;
+    }
     if (response.status >= 500 && response.status !== 507) return undefined;
     if (response.status === 429 || response.status === 408) return undefined;
     throw refusal(response.status, text);
   }
+}
+
+/** The worker is not known, or not any more. */
+function isStranger(status: number, text: string): boolean {
+  return status === 401 || (status === 403 && text.includes('urn:slipway:problem:not-enlisted'));
 }
 
 function anyOf(limit: AbortSignal, signal: AbortSignal | undefined): AbortSignal {

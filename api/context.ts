@@ -3,6 +3,8 @@ import type { Logger } from 'pino';
 import type { Blobs } from '../adapters/blobs';
 import type { Temporal } from '../adapters/temporal';
 import type { Database } from '../adapters/store/connect';
+import type { RefusalAudit } from '../adapters/refusal-audit';
+import type { Identities } from '../adapters/worker-identity';
 import type { Links } from './views';
 
 export interface ApiContext {
@@ -11,16 +13,17 @@ export interface ApiContext {
   temporal: Temporal;
   log: Logger;
   links: Links;
-  /** Secret that workers name; without one the worker routes refuse everybody. */
-  workerToken: string | undefined;
+  /** Who calls as a worker. */
+  identities: Identities;
+  refusals: RefusalAudit;
+  /** Secret that may do everything an operator can; without one only tokens in the store count. */
+  adminToken: string | undefined;
   /** Largest JSON body, bytes. */
   maxBodyBytes: number;
   /** Size from which on a log of a run is capped. */
   logCapBytes: number;
   /** Whether triggers are taken on an address of their own alone. */
   triggersApart: boolean;
-  /** Cluster that takes runs until placement says otherwise. */
-  cluster: string;
   /** Aborted when this process stops: open streams end, and their readers come back to another copy. */
   stopping: AbortSignal;
 }

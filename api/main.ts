@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
+import { RefusalAudit } from '../adapters/refusal-audit';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
 import { migrateWhenThere, openStore } from '../adapters/store/connect';
-import { setClusterPolicy } from '../adapters/store/hosts';
+import { readAccess } from '../adapters/store/clusters';
 import { Temporal } from '../adapters/temporal';
+import { Identities } from '../adapters/worker-identity';
 import type { ApiContext } from './context';
 import { listen, makeApp, makeTriggerApp } from './server';
 
@@ -20,7 +22,6 @@ async function serve(log: Logger): Promise<Running> {
   const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')));
   const temporal = Temporal.open(settings);
   await migrateWhenThere(db, (why) => log.warn({ why }, 'the record store does not answer yet; waiting for it'));
-  await setClusterPolicy(db, 'local', settings.SLIPWAY_ALLOW_PRIVILEGED);
   const stopping = new AbortController();
   const context = makeContext(settings, { db, temporal, log, stopping: stopping.signal });
   const servers = [(await listen(makeApp(context), settings.SLIPWAY_LISTEN)).server];
@@ -45,11 +46,12 @@ function makeContext(settings: Settings, ports: Pick<ApiContext, 'db' | 'tempora
       temporalUi: settings.SLIPWAY_TEMPORAL_UI_URL.replace(/\/+$/, ''),
       namespace: ports.temporal.namespace,
     },
-    workerToken: settings.SLIPWAY_WORKER_TOKEN,
+    identities: new Identities({ accessOf: (cluster) => readAccess(ports.db, cluster) }),
+    refusals: new RefusalAudit(ports.db, ports.log),
+    adminToken: settings.SLIPWAY_ADMIN_TOKEN,
     maxBodyBytes: settings.SLIPWAY_MAX_BODY_BYTES,
     logCapBytes: settings.SLIPWAY_LOG_CAP_BYTES,
     triggersApart: settings.SLIPWAY_TRIGGER_LISTEN !== undefined,
-    cluster: 'local',
   };
 }
 

@@ -6,6 +6,7 @@ import { ZodError } from 'zod';
 import { BlobError } from '../adapters/blobs';
 import { isStoreAway } from '../adapters/store/connect';
 import { FencedError } from '../adapters/store/holders';
+import { WorkerRefusal, type RefusalKind } from '../adapters/worker-refusal';
 import type { ErrorAnswer } from '../domain/schemas/api';
 import type { Problem } from '../domain/schemas/words';
 
@@ -68,10 +69,19 @@ function answerOf(refusal: Refusal): ErrorAnswer {
   };
 }
 
+const HTTP_STATUS: Record<RefusalKind, number> = {
+  INVALID_ARGUMENT: 400,
+  UNAUTHENTICATED: 401,
+  PERMISSION_DENIED: 403,
+  RESOURCE_EXHAUSTED: 429,
+  UNAVAILABLE: 503,
+};
+
 function toRefusal(error: unknown): Refusal {
   if (error instanceof Refusal) return error;
   if (error instanceof ZodError) return fromZod(error);
   if (error instanceof FencedError) return new Refusal(409, 'fenced', error.message);
+  if (error instanceof WorkerRefusal) return new Refusal(HTTP_STATUS[error.kind], error.reason, error.message);
   if (error instanceof BlobError && error.reason === 'disk-full') {
     return new Refusal(
       507,

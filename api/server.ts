@@ -10,9 +10,12 @@ import type { ApiContext } from './context';
 import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
 import { buildRoutes } from './routes/builds';
+import { clusterRoutes } from './routes/clusters';
 import { healthRoutes } from './routes/health';
 import { logRoutes } from './routes/logs';
+import { maintenanceRoutes } from './routes/maintenance';
 import { projectRoutes } from './routes/projects';
+import { tokenRoutes } from './routes/tokens';
 import { triggerRoutes } from './routes/trigger';
 import { workerRoutes } from './routes/worker';
 
@@ -23,7 +26,7 @@ const PAGE_DIR = join(__dirname, '..', 'web');
 export function makeApp(context: ApiContext): Express {
   const app = makeBare(context);
   app.use(healthRoutes(context));
-  app.use(workerRoutes(context));
+  app.use(workerRoutes(context), clusterRoutes(context), maintenanceRoutes(context), tokenRoutes(context));
   app.use(projectRoutes(context), buildRoutes(context), logRoutes(context), artifactRoutes(context));
   if (!context.triggersApart) app.use(triggerRoutes(context));
   app.use('/v1', unknownRoute);
@@ -94,7 +97,7 @@ function servePage(app: Express): void {
   const index = join(PAGE_DIR, 'index.html');
   if (!existsSync(index)) return;
   app.use(express.static(PAGE_DIR, { index: false, maxAge: '1y', immutable: true, setHeaders: keepIndexFresh }));
-  app.get(/^\/(?:$|projects(?:\/|$)|workers$)/, (request, response, next) => {
+  app.get(/^\/(?:$|(?:projects|clusters)(?:\/|$))/, (request, response, next) => {
     if (!request.accepts('html')) return next();
     response.set('cache-control', 'no-cache').sendFile(index);
   });

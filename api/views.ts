@@ -64,10 +64,8 @@ function viewCounts(counts: Record<string, number>): api.RunCounts {
 export interface RunPlace {
   project: string;
   build: number;
-  /** Clusters that have a worker now: a run of another waits for one. */
-  livingClusters: ReadonlySet<string>;
-  /** Names of the runs of the build that are not finished. */
-  unfinished: ReadonlySet<string>;
+  /** Why each waiting run waits, by its name. */
+  waiting: ReadonlyMap<string, string>;
 }
 
 export function viewRun(row: RunRow, place: RunPlace, links: Links): api.RunSummary {
@@ -81,10 +79,11 @@ export function viewRun(row: RunRow, place: RunPlace, links: Links): api.RunSumm
     cause: row.cause,
     status: runStatus({ state: row.state, outcome: row.outcome, cancelRequested: row.cancel_requested_at !== null }),
     message: row.message,
-    waiting: waitingOf(row, place),
+    waiting: place.waiting.get(row.name) ?? null,
     attempt: row.attempt,
     exitCode: row.exit_code,
     cluster: row.cluster,
+    placement: row.placement,
     host: row.host,
     logBytes: row.log_bytes ?? 0,
     startedAt: iso(row.started_at),
@@ -96,24 +95,6 @@ export function viewRun(row: RunRow, place: RunPlace, links: Links): api.RunSumm
       artifacts: links.base + apiPath.artifacts(project, build, row.name),
     },
   };
-}
-
-function waitingOf(row: RunRow, place: RunPlace): string | null {
-  if (row.state !== 'queued') return null;
-  if (!place.livingClusters.has(row.cluster)) {
-    return `no worker of cluster ${row.cluster} is connected; start one with: slipway worker --cluster ${row.cluster}`;
-  }
-  if (row.waiting !== null) return row.waiting;
-  const open = row.spec.needs.filter((need) => place.unfinished.has(need));
-  if (open.length > 0) return `it needs ${nameSome(open)} first`;
-  return `it waits for its turn in cluster ${row.cluster}: for a free slot there, or for other cells of its job`;
-}
-
-const NAMED = 3;
-
-function nameSome(names: readonly string[]): string {
-  const some = names.slice(0, NAMED).join(', ');
-  return names.length > NAMED ? `${some} and ${names.length - NAMED} more` : some;
 }
 
 export function viewAttempt(row: AttemptRow): api.Attempt {
@@ -157,6 +138,7 @@ export function viewProject(row: ProjectRow, lastBuild: BuildRow | undefined, li
   return {
     name: row.name,
     description: row.description,
+    organisation: row.organisation,
     createdAt: row.created_at.toISOString(),
     updatedAt: row.updated_at.toISOString(),
     lastBuild: lastBuild ? viewBuild(lastBuild, links) : null,

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createParser } from 'eventsource-parser';
 import { apiPath } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
+import * as clusters from '../domain/schemas/clusters';
 import type { z } from 'zod';
 
 /** The server refused or cannot be reached: a sentence for people, problems of the input if any. */
@@ -26,13 +27,83 @@ export interface RunPlace {
   attempt?: number;
 }
 interface How {
-  method?: 'GET' | 'POST' | 'PUT';
+  method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   body?: unknown;
   headers?: Record<string, string>;
 }
 
 export class Client {
-  constructor(readonly server: string) {}
+  /** @param token of an operator; most calls need none */
+  constructor(
+    readonly server: string,
+    private readonly token?: string,
+  ) {}
+
+  async clusters(): Promise<clusters.ClusterSummary[]> {
+    return (await this.read(clusters.ClusterList, '/v1/clusters')).clusters;
+  }
+
+  cluster(name: string): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, apiPath.cluster(name));
+  }
+
+  createCluster(cluster: z.input<typeof clusters.CreateCluster>): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, '/v1/clusters', { method: 'POST', body: cluster });
+  }
+
+  editCluster(name: string, changes: clusters.EditCluster): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, apiPath.cluster(name), { method: 'PATCH', body: changes });
+  }
+
+  async deleteCluster(name: string): Promise<void> {
+    await this.request(apiPath.cluster(name), { method: 'DELETE' });
+  }
+
+  addKey(name: string, key: clusters.PublicKey): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/keys`, { method: 'POST', body: key });
+  }
+
+  revokeKey(name: string, kid: string): Promise<clusters.Cluster> {
+    const path = `${apiPath.cluster(name)}/keys/${encodeURIComponent(kid)}/revoke`;
+    return this.read(clusters.Cluster, path, { method: 'POST' });
+  }
+
+  setEnlisted(name: string, worker: string, enlisted: boolean): Promise<clusters.Cluster> {
+    const path = `${apiPath.cluster(name)}/workers/${encodeURIComponent(worker)}/${enlisted ? 'enlist' : 'dismiss'}`;
+    return this.read(clusters.Cluster, path, { method: 'POST' });
+  }
+
+  drainPreview(name: string): Promise<clusters.DrainPreview> {
+    return this.read(clusters.DrainPreview, `${apiPath.cluster(name)}/drain`);
+  }
+
+  drain(name: string, wish: z.input<typeof clusters.DrainRequest>): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/drain`, { method: 'POST', body: wish });
+  }
+
+  undrain(name: string): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/undrain`, { method: 'POST' });
+  }
+
+  cancelCluster(name: string): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/cancel`, { method: 'POST' });
+  }
+
+  createToken(token: clusters.CreateToken): Promise<z.infer<typeof clusters.NewToken>> {
+    return this.read(clusters.NewToken, '/v1/tokens', { method: 'POST', body: token });
+  }
+
+  async tokens(): Promise<clusters.TokenSummary[]> {
+    return (await this.read(clusters.TokenList, '/v1/tokens')).tokens;
+  }
+
+  revokeToken(id: string): Promise<clusters.TokenSummary> {
+    return this.read(clusters.TokenSummary, `/v1/tokens/${encodeURIComponent(id)}/revoke`, { method: 'POST' });
+  }
+
+  async audit(limit: number): Promise<clusters.AuditEntry[]> {
+    return (await this.read(clusters.AuditPage, `/v1/audit?limit=${limit}`)).entries;
+  }
 
   project(name: string): Promise<shapes.Project | undefined> {
     return this.find(shapes.Project, apiPath.project(name));
@@ -148,7 +219,11 @@ export class Client {
     try {
       response = await fetch(this.server + path, {
         method,
-        headers: { 'content-type': 'application/json', ...headers },
+        headers: {
+          'content-type': 'application/json',
+          ...(this.token === undefined ? {} : { authorization: `Bearer ${this.token}` }),
+          ...headers,
+        },
         body: body === undefined ? undefined : JSON.stringify(body),
       });
     } catch (error) {

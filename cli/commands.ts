@@ -65,7 +65,7 @@ function describePlan(plan: Plan, digest: string): string {
     paint('bold', run.name),
     run.container,
     run.hostTag ?? 'any host',
-    'cluster local',
+    run.cluster === undefined ? 'any cluster' : `cluster ${run.cluster}`,
     run.priority === undefined ? '' : `priority ${run.priority}`,
     run.needs.length === 0 ? '' : `needs ${run.needs.join(', ')} (${run.needsCondition})`,
     Object.entries(run.env)
@@ -78,6 +78,7 @@ function describePlan(plan: Plan, digest: string): string {
 
 export interface RunOptions extends PlanOptions {
   project?: string;
+  cluster?: string;
   reason?: string;
 }
 
@@ -100,6 +101,7 @@ export async function run(
     params: readParams(options.param),
     priority: options.priority,
     reason: options.reason ?? 'slipway run',
+    cluster: options.cluster,
   };
   const build = await client.trigger(project.data, request, randomUUID());
   return follow(client, build, { isJson: options.json ?? false, output });

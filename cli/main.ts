@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Owns the `slipway` command: its verbs, options, help and exit codes. Every message that leaves it is a sentence.
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { LockedError } from '../adapters/pid-lock';
@@ -21,19 +21,29 @@ import {
   type RunOptions,
 } from './commands';
 import { CommandError, terminal, EXIT } from './context';
+import { addClusterCommands } from './cluster-commands';
 import { crash } from './crash';
 import { doctor } from './doctor';
-import { key } from './key';
+import { adminTokenFile, clusterKeyFile } from './local-cluster';
 import { shell } from './shell';
-import { up, workerTokenFile } from './up';
+import { up } from './up';
 
 const collect = (value: string, all: string[]): string[] => [...all, value];
 const readPriority = (text: string): number => {
   if (!/^[1-5]$/.test(text)) throw new InvalidArgumentError('Use 1 (first) to 5 (last).');
   return Number(text);
 };
-const client = (options: { server?: string }): Client =>
-  new Client((options.server ?? process.env['SLIPWAY_SERVER'] ?? readSettings().baseUrl).replace(/\/+$/, ''));
+const client = (options: { server?: string }): Client => {
+  const settings = readSettings();
+  const server = options.server ?? settings.SLIPWAY_SERVER ?? settings.baseUrl;
+  return new Client(server.replace(/\/+$/, ''), settings.SLIPWAY_TOKEN ?? tokenOf(settings.dataDir));
+};
+
+/** Whoever may read the folder of a Slipway on this machine may operate it. */
+function tokenOf(dataDir: string): string | undefined {
+  const file = adminTokenFile(dataDir);
+  return existsSync(file) ? readFileSync(file, 'utf8').trim() : undefined;
+}
 const finish = (code: number): void => {
   process.exitCode = code;
 };
@@ -60,6 +70,7 @@ program
   .option('--project <name>', 'name of the project; default: that of the folder')
   .option('--trigger <name>', 'trigger in the file; default: the first')
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--cluster <name>', 'cluster that takes all its runs; default: placed by the server')
   .option('--priority <n>', 'of all runs, 1 (first) to 5 (last); default: as in the file', readPriority)
   .option('--reason <text>', 'shown with the build')
   .option('--json', 'print the finished build as JSON and nothing else')
@@ -153,15 +164,11 @@ program
   .option('--slots <n>', 'runs at once; default: twice the cores')
   .option('--name <host>', 'name of this host; default: that of the machine')
   .option('--labels <a,b>', 'labels of this host')
-  .option('--server <url>', 'address of the API')
+  .option('--key <file>', 'private key of the cluster; default: that of the data folder')
+  .option('--server <url>', 'address of the gateway, or of the API with TEMPORAL_ADDRESS set')
   .action((options: Record<string, string | undefined>) => startWorker(options));
 
-program
-  .command('key')
-  .description('make a key for the workers of a cluster behind the gateway: the public part is registered here')
-  .argument('<cluster>', 'cluster whose workers will hold it')
-  .option('--out <file>', 'where the private key goes; default: <cluster>.key')
-  .action(async (cluster: string, options: { out?: string }) => finish(await key(cluster, options, terminal)));
+addClusterCommands(program, client, finish);
 
 program
   .command('doctor')
@@ -177,12 +184,13 @@ function startWorker(options: Record<string, string | undefined>): void {
     name: 'SLIPWAY_HOST',
     labels: 'SLIPWAY_LABELS',
     server: 'SLIPWAY_SERVER',
+    key: 'SLIPWAY_CLUSTER_KEY_FILE',
   };
   for (const [option, name] of Object.entries(names))
     if (options[option] !== undefined) process.env[name] = options[option];
-  const { dataDir, SLIPWAY_WORKER_TOKEN } = readSettings();
-  const token = workerTokenFile(dataDir);
-  if (SLIPWAY_WORKER_TOKEN === undefined && existsSync(token)) process.env['SLIPWAY_WORKER_TOKEN_FILE'] = token;
+  const { dataDir, SLIPWAY_CLUSTER: cluster, SLIPWAY_CLUSTER_KEY } = readSettings();
+  const key = clusterKeyFile(dataDir, cluster);
+  if (SLIPWAY_CLUSTER_KEY === undefined && existsSync(key)) process.env['SLIPWAY_CLUSTER_KEY_FILE'] = key;
   // Beside the worker of `slipway up` in the same folder, this one is another host with an id of its own.
   process.env['SLIPWAY_WORKER_DIR'] ??= join(dataDir, 'workers', readSettings().SLIPWAY_HOST);
   // Loading it starts it: it is a process of its own everywhere else.

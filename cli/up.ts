@@ -1,7 +1,6 @@
 // Owns `slipway up`: makes this machine ready, starts every process of a small Slipway, and keeps them alive.
 // Called by main.ts; `npm start` is this with the example. All state lies in the data folder.
-import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { basename, join, relative, resolve } from 'node:path';
 import { connectDocker, ensureDockerEngine } from '../adapters/docker-setup';
 import { readSettings, type Settings } from '../adapters/settings';
@@ -13,6 +12,7 @@ import { Client } from './client';
 import { run } from './commands';
 import { CommandError, type Output } from './context';
 import { tryToListen } from './doctor';
+import { adminTokenFile, ensureLocalCluster, ensureSecret } from './local-cluster';
 import { paint } from './print';
 
 const ROOT = resolve(__dirname, '..', '..');
@@ -65,8 +65,9 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
   await Promise.all([...stores, ...temporal]);
   await Promise.all([start(ours('api', 'api/main.js')), start(ours('orchestrator', 'workers/orchestrator.js'))]);
   const dockerHost = await engine;
+  const key = await ensureLocalCluster(new Client(settings.baseUrl, adminToken(settings)), settings.dataDir);
   const worker = ours('worker', 'workers/cluster.js');
-  await start({ ...worker, env: { ...env, DOCKER_HOST: dockerHost } });
+  await start({ ...worker, env: { ...env, DOCKER_HOST: dockerHost, SLIPWAY_CLUSTER_KEY_FILE: key } });
 }
 
 /** @returns the engine's address, for DOCKER_HOST */
@@ -110,26 +111,15 @@ function childEnv(settings: Settings): NodeJS.ProcessEnv {
   return {
     ...process.env,
     SLIPWAY_DATA_DIR: settings.dataDir,
-    SLIPWAY_WORKER_TOKEN: settings.SLIPWAY_WORKER_TOKEN ?? ensureWorkerToken(settings.dataDir),
+    SLIPWAY_ADMIN_TOKEN: adminToken(settings),
     SLIPWAY_TEMPORAL_UI_URL:
       process.env['SLIPWAY_TEMPORAL_UI_URL'] ?? `http://127.0.0.1:${settings.SLIPWAY_TEMPORAL_UI_PORT}`,
     TEMPORAL_ADDRESS: process.env['TEMPORAL_ADDRESS'] || `127.0.0.1:${settings.SLIPWAY_TEMPORAL_PORT}`,
   };
 }
 
-/** The worker token of this folder, made once. */
-function ensureWorkerToken(dataDir: string): string {
-  const path = workerTokenFile(dataDir);
-  try {
-    writeFileSync(path, randomBytes(32).toString('hex'), { flag: 'wx', mode: 0o600 });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  }
-  return readFileSync(path, 'utf8').trim();
-}
-
-export function workerTokenFile(dataDir: string): string {
-  return join(dataDir, 'worker-token');
+function adminToken(settings: Settings): string {
+  return settings.SLIPWAY_ADMIN_TOKEN ?? ensureSecret(adminTokenFile(settings.dataDir));
 }
 
 async function greet(settings: Settings, { example, output }: Required<UpOptions>): Promise<void> {

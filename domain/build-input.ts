@@ -1,9 +1,16 @@
-// Owns what a build workflow is started with: its name and its input. Stored in histories: never renamed, only added to.
-// Made by adapters/temporal.ts, read by workflows/build.ts.
+// Owns what workflows are started with: their names and their inputs. Stored in histories: never renamed, only added to.
+// Made by adapters/temporal.ts, read by workflows/.
 import type { NeedCondition, RetryBudget } from './schemas/plan';
 import type { Outcome } from './schemas/words';
 
 export const BUILD_WORKFLOW = 'build';
+export const MAINTENANCE_WORKFLOW = 'maintenance';
+
+/** Names the maintenance of a cluster; everything else of it is in the rows. */
+export interface MaintenanceInput {
+  cluster: string;
+  id: string;
+}
 
 /** One run as the workflow needs it. What it executes is fetched by the worker with the lease. Fields are only added. */
 export interface BuildRun {
@@ -21,6 +28,8 @@ export interface BuildRun {
   /** 1 (first) … 5 (last); absent: DEFAULT_PRIORITY. */
   priority?: number;
   retry?: Partial<RetryBudget>;
+  /** How often it was moved between clusters before; absent: never. */
+  moves?: number;
   /** Number of its first attempt in this workflow; absent: 1. */
   firstAttempt?: number;
   /** It ended before this workflow began and is not run again. */

@@ -8,6 +8,9 @@
 export const buildWorkflowId = (project: string, number: number, reruns = 0): string =>
   `build/${project}/${number}${reruns === 0 ? '' : `/rerun-${reruns}`}`;
 
+/** Id of the workflow that takes a cluster down and stays until it is up again. @param id of this maintenance alone */
+export const maintenanceWorkflowId = (cluster: string, id: string): string => `maintenance/${cluster}/${id}`;
+
 /** Queue of workflows and of activities that keep records. */
 export const ORCHESTRATOR_QUEUE = 'orchestrator';
 
@@ -30,6 +33,7 @@ const segment = encodeURIComponent;
 
 /** Paths of the API, relative to its base URL. */
 export const apiPath = {
+  cluster: (cluster: string): string => `/v1/clusters/${segment(cluster)}`,
   project: (project: string): string => `/v1/projects/${segment(project)}`,
   builds: (project: string): string => `/v1/projects/${segment(project)}/builds`,
   build: (project: string, number: number): string => `${apiPath.builds(project)}/${number}`,
@@ -41,6 +45,7 @@ export const apiPath = {
 
 /** Paths of the pages for people, relative to the same base URL. */
 export const pagePath = {
+  cluster: (cluster: string): string => `/clusters/${segment(cluster)}`,
   project: (project: string): string => `/projects/${segment(project)}`,
   build: (project: string, number: number): string => `/projects/${segment(project)}/builds/${number}`,
   run: (project: string, number: number, run: string): string =>

@@ -8,6 +8,8 @@ export interface HostOffer {
   slots: number;
   busySlots: readonly number[];
   workerId: string;
+  /** Why it takes no new runs, e.g. its disk is nearly full; null: it does. */
+  notAccepting: string | null;
 }
 
 export type HostChoice = { kind: 'host'; host: HostOffer; slot: number } | { kind: 'none'; reason: string };
@@ -19,7 +21,8 @@ export type HostChoice = { kind: 'host'; host: HostOffer; slot: number } | { kin
  */
 export function chooseHost(hosts: readonly HostOffer[], hostTag: string | undefined, askingWorker: string): HostChoice {
   const matching = hosts.filter((host) => hostTag === undefined || matchesTag(host, hostTag));
-  const free = matching.filter((host) => host.busySlots.length < host.slots);
+  const accepting = matching.filter((host) => host.notAccepting === null);
+  const free = accepting.filter((host) => host.busySlots.length < host.slots);
   const [best] = [...free].sort(
     (a, b) =>
       Number(b.workerId === askingWorker) - Number(a.workerId === askingWorker) ||
@@ -43,12 +46,19 @@ function sayWhy(hosts: readonly HostOffer[], matching: readonly HostOffer[], hos
     const names = hosts.slice(0, 3).map((host) => `${host.name} (${[...host.labels].join(', ') || 'no labels'})`);
     return `no host matches host-tag "${hostTag}"; connected: ${names.join('; ')}${hosts.length > 3 ? '; …' : ''}`;
   }
-  const slots = matching.reduce((sum, host) => sum + host.slots, 0);
-  return `all ${slots} slots of ${matching.length === 1 ? `host ${matching[0]?.name}` : `${matching.length} matching hosts`} are leased`;
+  const accepting = matching.filter((host) => host.notAccepting === null);
+  if (accepting.length === 0) {
+    return `no host takes new runs now: ${matching
+      .slice(0, 3)
+      .map((host) => `${host.name} (${host.notAccepting})`)
+      .join('; ')}${matching.length > 3 ? '; …' : ''}`;
+  }
+  const slots = accepting.reduce((sum, host) => sum + host.slots, 0);
+  return `all ${slots} slots of ${accepting.length === 1 ? `host ${accepting[0]?.name}` : `${accepting.length} matching hosts`} are leased`;
 }
 
-/** @param pattern host-tag of a run: a glob over host name and labels, case ignored */
-export function matchesTag(host: HostOffer, pattern: string): boolean {
+/** Whether a host has the name or a label that a glob asks for, case ignored. */
+export function matchesTag(host: { name: string; labels: readonly string[] }, pattern: string): boolean {
   const glob = readGlob(pattern.toLowerCase());
   return [host.name, ...host.labels].some((text) => matchesGlob(glob, Array.from(text.toLowerCase())));
 }

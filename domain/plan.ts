@@ -228,6 +228,7 @@ function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRu
     privileged: settings.privileged ?? false,
     capAdd: settings['cap-add'] ?? [],
     capDrop: settings['cap-drop'] ?? [],
+    cluster: settings.cluster ?? trigger.cluster ?? file.cluster,
     hostTag: settings['host-tag'],
     script: file.scripts[settings.script] ?? '',
     timeoutMs: toMs(settings.timeout ?? file.timeout),

@@ -4,13 +4,14 @@
 //     └──────────────────────┴──────────── refused ───────────────┴───────────┴──────> over (in the audit)
 import {
   ServerInterceptingCall,
+  status,
   type Metadata,
   type ServerInterceptingCallInterface,
   type ServerInterceptor,
 } from '@grpc/grpc-js';
 import { Allowance, type Share } from './allowance';
-import type { Identities, WorkerIdentity } from './identity';
-import { Refusal, type RefusalReason } from './refusal';
+import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
+import { WorkerRefusal, type RefusalReason } from '../adapters/worker-refusal';
 
 /** What the audit gets to know; the same may come thousands of times a second, so the receiver bounds what it keeps. */
 export interface RefusalRecord {
@@ -48,7 +49,7 @@ interface OpenCall {
   receivingSince?: number;
   hasArrived: boolean;
   isOver: boolean;
-  answer(refusal: Refusal): void;
+  answer(refusal: WorkerRefusal): void;
 }
 
 export class Admission {
@@ -90,7 +91,7 @@ export class Admission {
   }
 
   /** Puts a refusal on record. What the receiver does wrong must not reach the caller. */
-  record(refusal: Refusal, { method, peer, who }: Pick<OpenCall, 'method' | 'peer' | 'who'>): void {
+  record(refusal: WorkerRefusal, { method, peer, who }: Pick<OpenCall, 'method' | 'peer' | 'who'>): void {
     const { reason, message } = refusal;
     try {
       this.options.audit({ ...(who ? { identity: who } : {}), method, reason, message, peer });
@@ -119,12 +120,12 @@ export class Admission {
     } catch (error) {
       this.refuse(
         mine,
-        error instanceof Refusal ? error : new Refusal('keys-unavailable', undefined, { cause: error }),
+        error instanceof WorkerRefusal ? error : new WorkerRefusal('keys-unavailable', undefined, { cause: error }),
       );
     }
   }
 
-  private refuse(call: OpenCall, refusal: Refusal): void {
+  private refuse(call: OpenCall, refusal: WorkerRefusal): void {
     if (call.isOver) return;
     call.isOver = true;
     this.record(refusal, call);
@@ -135,7 +136,7 @@ export class Admission {
   /** Also when all went well. A call that ends before its request is here was too large, broken, or given up. */
   private end(call: OpenCall): void {
     if (call.receivingSince !== undefined && !call.hasArrived && !call.isOver) {
-      this.record(new Refusal('request-unread'), call);
+      this.record(new WorkerRefusal('request-unread'), call);
     }
     call.isOver = true;
     this.release(call);
@@ -153,7 +154,7 @@ export class Admission {
     const byKey = new Map<string, OpenCall[]>();
     for (const call of this.open) {
       if (!call.hasArrived && (call.receivingSince ?? Infinity) < lateSince) {
-        this.refuse(call, new Refusal('request-unread'));
+        this.refuse(call, new WorkerRefusal('request-unread'));
       }
       const key = `${call.who?.cluster} ${call.who?.keyId}`;
       byKey.set(key, [...(byKey.get(key) ?? []), call]);
@@ -169,7 +170,7 @@ export class Admission {
     try {
       await this.options.identities.recheck(who, { now: true });
     } catch (error) {
-      if (!(error instanceof Refusal) || error.reason === 'keys-unavailable') return;
+      if (!(error instanceof WorkerRefusal) || error.reason === 'keys-unavailable') return;
       for (const call of calls) this.refuse(call, error);
     }
   }
@@ -181,6 +182,6 @@ function openCall(method: string, call: ServerInterceptingCallInterface): OpenCa
     peer: call.getPeer(),
     hasArrived: false,
     isOver: false,
-    answer: ({ code, message }) => call.sendStatus({ code, details: message }),
+    answer: ({ kind, message }) => call.sendStatus({ code: status[kind], details: message }),
   };
 }

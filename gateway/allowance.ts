@@ -1,6 +1,6 @@
 // Owns how much one cluster may have open: calls, and bytes of requests held in memory. No cluster can use up another's.
 // Called by admission.ts, once for each call. Works by counting alone; nothing outlives the calls.
-import { Refusal } from './refusal';
+import { WorkerRefusal } from '../adapters/worker-refusal';
 
 /** Requests of the greatest size that a cluster may have in memory at once; more wait, unread, in its connections. */
 const LARGE_REQUESTS = 16;
@@ -29,10 +29,10 @@ export class Allowance {
     private readonly maxMessageBytes: number,
   ) {}
 
-  /** @throws Refusal `too-many-calls` */
+  /** @throws WorkerRefusal `too-many-calls` */
   enter(cluster: string): Share {
     const account = this.accounts.get(cluster) ?? { calls: 0, bytes: 0, waiting: new Set() };
-    if (account.calls >= this.maxCalls) throw new Refusal('too-many-calls', `${this.maxCalls}`);
+    if (account.calls >= this.maxCalls) throw new WorkerRefusal('too-many-calls', `${this.maxCalls}`);
     this.accounts.set(cluster, account);
     account.calls += 1;
     let held = 0;

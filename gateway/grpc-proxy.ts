@@ -13,8 +13,8 @@ import {
 } from '@grpc/grpc-js';
 import { temporal } from '@temporalio/proto';
 import { Admission, type RefusalRecord } from './admission';
-import type { Identities, WorkerIdentity } from './identity';
-import { Refusal } from './refusal';
+import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
+import { WorkerRefusal } from '../adapters/worker-refusal';
 import { makeRules, type Rule } from './rules';
 import type { TaskTokens } from './task-tokens';
 import type { Upstream } from './upstream';
@@ -135,7 +135,7 @@ function handlerOf(method: Method): (call: UnaryCall, answer: Answer) => void {
 function forward(method: Method, call: UnaryCall, answer: Answer): void {
   const { path, rule, options, admission } = method;
   const who = admission.callerOf(call.metadata);
-  if (!rule) throw new Refusal('method-not-allowed', path.slice(path.lastIndexOf('/') + 1));
+  if (!rule) throw new WorkerRefusal('method-not-allowed', path.slice(path.lastIndexOf('/') + 1));
   const upstreamCall = {
     path,
     body: checkRequest(rule, who, call.request),
@@ -160,15 +160,15 @@ function checkRequest(rule: Rule, who: WorkerIdentity, body: Buffer): Buffer {
   try {
     return Buffer.from(rule.request(who, body));
   } catch (cause) {
-    throw cause instanceof Refusal ? cause : new Refusal('malformed', undefined, { cause });
+    throw cause instanceof WorkerRefusal ? cause : new WorkerRefusal('malformed', undefined, { cause });
   }
 }
 
 function refuse(error: unknown, { method, call, answer }: { method: Method; call: UnaryCall; answer: Answer }): void {
   const { path, options, admission } = method;
-  if (error instanceof Refusal) {
+  if (error instanceof WorkerRefusal) {
     admission.record(error, { method: path, peer: call.getPeer(), who: admission.callerOf(call.metadata) });
-    return answer({ code: error.code, details: error.message });
+    return answer({ code: status[error.kind], details: error.message });
   }
   options.report(error, path);
   answer({ code: status.INTERNAL, details: 'the gateway has made a mistake' });

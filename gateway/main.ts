@@ -2,15 +2,21 @@
 // Started by hand or as a service: node dist/gateway/main.js
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { readClusterKeys } from '../adapters/cluster-keys';
+import { embeddedUrl } from '../adapters/embedded-database';
 import { runProcess, type Running } from '../adapters/process';
+import { RefusalAudit } from '../adapters/refusal-audit';
 import { readSettings, SettingsError } from '../adapters/settings';
-import type { RefusalRecord } from './admission';
+import { readAccess } from '../adapters/store/clusters';
+import { openStore } from '../adapters/store/connect';
+import { Identities } from '../adapters/worker-identity';
 import { openFront, type Front } from './front';
 import { openGrpcProxy } from './grpc-proxy';
-import { Identities } from './identity';
+import { openHttpProxy } from './http-proxy';
 import { TaskTokens } from './task-tokens';
 import { openUpstream } from './upstream';
+
+/** Reads of keys that may run at once. */
+const CONNECTIONS = 4;
 
 runProcess('gateway', serve);
 
@@ -18,22 +24,31 @@ async function serve(log: Logger): Promise<Running> {
   const settings = readSettings();
   const { SLIPWAY_GATEWAY_SECRET: secret, SLIPWAY_GATEWAY_LISTEN: listen } = settings;
   if (secret === undefined) throw new SettingsError('SLIPWAY_GATEWAY_SECRET: the secret of the gateway is missing');
-  const keysDir = settings.SLIPWAY_CLUSTER_KEYS ?? join(settings.dataDir, 'cluster-keys');
+  const db = openStore(settings.DATABASE_URL ?? embeddedUrl(join(settings.dataDir, 'run')), CONNECTIONS);
+  const identities = new Identities({ accessOf: (cluster) => readAccess(db, cluster) });
+  const audit = new RefusalAudit(db, log);
   const opened: { front?: Front } = {};
   const proxy = openGrpcProxy({
     upstream: openUpstream(),
-    identities: new Identities({ keysOf: (cluster) => readClusterKeys(keysDir, cluster) }),
+    identities,
     tokens: new TaskTokens(Buffer.from(secret)),
-    audit: auditTo(log),
+    audit: ({ identity, method, reason, message, peer }) =>
+      audit.record({ who: identity, call: method, refusal: { reason, message }, peer }),
     report: (error, method) => log.error({ method, error: String(error) }, 'a call could not be passed on'),
     onAdmitted: (peer, { cluster }) => opened.front?.prove(peer, cluster),
+  });
+  const http = openHttpProxy({
+    api: new URL(settings.SLIPWAY_SERVER ?? settings.baseUrl),
+    identities,
+    audit: (refused) => audit.record(refused),
+    onAdmitted: (peer, cluster) => opened.front?.prove(peer, cluster),
   });
   const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(listen) ?? [];
   const front = await openFront({
     host: host.replace(/^\[(.*)\]$/, '$1'),
     port: Number(port),
     grpc: (connection) => proxy.accept(connection),
-    http: (_request, response) => response.writeHead(404).end('this port is for the gRPC calls of workers\n'),
+    http: http.listener,
   });
   opened.front = front;
   return {
@@ -41,23 +56,8 @@ async function serve(log: Logger): Promise<Running> {
       front.stop();
       await proxy.close();
       front.destroy();
+      http.close();
+      await db.destroy();
     },
-  };
-}
-
-/** One line a second of each kind at most: a hostile worker must not fill the disk. What is left out is counted. */
-function auditTo(log: Logger): (refusal: RefusalRecord) => void {
-  const SAID_FOR_MS = 1_000;
-  const said = new Map<string, { atMs: number; leftOut: number }>();
-  return ({ identity, method, reason, message, peer }) => {
-    const kind = `${identity?.cluster ?? ''} ${reason}`;
-    const last = said.get(kind);
-    if (last && performance.now() - last.atMs < SAID_FOR_MS) {
-      last.leftOut += 1;
-      return;
-    }
-    // Clusters are known names, reasons a closed list: the map stays small.
-    said.set(kind, { atMs: performance.now(), leftOut: 0 });
-    log.warn({ ...identity, method, reason, peer, leftOut: last?.leftOut ?? 0 }, `refused: ${message}`);
   };
 }

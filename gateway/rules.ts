@@ -3,8 +3,8 @@
 import { temporal } from '@temporalio/proto';
 import { Reader, Writer } from 'protobufjs/minimal';
 import { clusterQueue, workerQueue } from '../domain/names';
-import type { WorkerIdentity } from './identity';
-import { Refusal } from './refusal';
+import type { WorkerIdentity } from '../adapters/worker-identity';
+import { WorkerRefusal } from '../adapters/worker-refusal';
 import type { TaskTokens, TokenKind } from './task-tokens';
 import { joinFields, splitFields } from './wire';
 
@@ -12,7 +12,7 @@ const service = temporal.api.workflowservice.v1;
 const { WorkerCommand } = temporal.api.worker.v1;
 
 export interface Rule {
-  /** @returns what Temporal gets @throws Refusal; anything else that is thrown means that the bytes are malformed */
+  /** @returns what Temporal gets @throws WorkerRefusal; anything else that is thrown means that the bytes are malformed */
   readonly request: (who: WorkerIdentity, body: Buffer) => Uint8Array;
   /** Left out: the answer goes through as it is. */
   readonly response?: (who: WorkerIdentity, body: Buffer) => Uint8Array;
@@ -56,7 +56,7 @@ function describeNamespace({ namespace }: RuleContext): Rule {
     request: (_who, body) => {
       const asked = read(service.DescribeNamespaceRequest, body);
       requireNamespace(namespace, asked.namespace);
-      if (asked.id) throw new Refusal('namespace-not-allowed', 'by id');
+      if (asked.id) throw new WorkerRefusal('namespace-not-allowed', 'by id');
       return service.DescribeNamespaceRequest.encode({ namespace }).finish();
     },
     response: (_who, body) => {
@@ -216,7 +216,7 @@ type Heartbeat = temporal.api.worker.v1.IWorkerHeartbeat;
 const MAX_HEARTBEATS = 64;
 
 function ownHeartbeats(context: RuleContext, who: WorkerIdentity, heartbeats: Heartbeat[]): Heartbeat[] {
-  if (heartbeats.length > MAX_HEARTBEATS) throw new Refusal('foreign-heartbeat', `${heartbeats.length} at once`);
+  if (heartbeats.length > MAX_HEARTBEATS) throw new WorkerRefusal('foreign-heartbeat', `${heartbeats.length} at once`);
   return heartbeats.map((heartbeat) => ({
     ...heartbeat,
     deploymentVersion: null,
@@ -233,7 +233,7 @@ function ownHeartbeats(context: RuleContext, who: WorkerIdentity, heartbeats: He
 function ownReportedQueue(context: RuleContext, who: WorkerIdentity, name: string): string {
   if (isOwnQueue(who, name)) return name;
   if (name.startsWith(COMMAND_QUEUES)) return ownCommandQueue(context, who, name);
-  throw new Refusal('foreign-heartbeat', name);
+  throw new WorkerRefusal('foreign-heartbeat', name);
 }
 
 const COMMAND_QUEUES = 'temporal-sys/worker-commands/';
@@ -248,7 +248,7 @@ const SDK_KEY = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 function ownCommandQueue({ namespace, tokens }: RuleContext, who: WorkerIdentity, name: string): string {
   const prefix = `${COMMAND_QUEUES}${namespace}/`;
   const key = name.slice(prefix.length);
-  if (!name.startsWith(prefix) || !SDK_KEY.test(key)) throw new Refusal('queue-not-allowed', name);
+  if (!name.startsWith(prefix) || !SDK_KEY.test(key)) throw new WorkerRefusal('queue-not-allowed', name);
   return prefix + tokens.alias(who, key);
 }
 
@@ -265,7 +265,7 @@ type QueueKind = temporal.api.enums.v1.TaskQueueKind;
 
 function ownQueue(who: WorkerIdentity, queue: Queue): string {
   const { name } = requireKind(queue, TASK_QUEUE_KIND_NORMAL);
-  if (!isOwnQueue(who, name)) throw new Refusal('queue-not-allowed', name);
+  if (!isOwnQueue(who, name)) throw new WorkerRefusal('queue-not-allowed', name);
   return name;
 }
 
@@ -273,12 +273,12 @@ function ownQueue(who: WorkerIdentity, queue: Queue): string {
 function requireKind(queue: Queue, wanted: QueueKind): { name: string; kind: QueueKind } {
   const { name, kind, normalName } = queue ?? {};
   const isOther = kind && kind !== wanted;
-  if (isOther || normalName) throw new Refusal('queue-not-allowed', `${name} of kind ${kind}`);
+  if (isOther || normalName) throw new WorkerRefusal('queue-not-allowed', `${name} of kind ${kind}`);
   return { name: name ?? '', kind: wanted };
 }
 
 function requireNamespace(own: string, asked: string): void {
-  if (asked !== own) throw new Refusal('namespace-not-allowed', asked);
+  if (asked !== own) throw new WorkerRefusal('namespace-not-allowed', asked);
 }
 
 /** What Temporal shows of who took a task: the worker that the token vouches for, whatever its SDK calls itself. */
@@ -288,7 +288,7 @@ const nameOf = ({ cluster, worker }: WorkerIdentity): string => workerQueue(clus
 const MAX_SMALL_BYTES = 64 << 10;
 
 function read<T>(type: { decode(reader: Reader): T }, body: Buffer): T {
-  if (body.length > MAX_SMALL_BYTES) throw new Refusal('malformed', `${body.length} bytes`);
+  if (body.length > MAX_SMALL_BYTES) throw new WorkerRefusal('malformed', `${body.length} bytes`);
   const reader = Reader.create(body);
   reader.discardUnknown = true;
   return type.decode(reader);

@@ -1,8 +1,8 @@
 // Owns what binds a task to the worker that got it: Temporal's tokens are not signed, so they leave the gateway sealed.
 // Called by rules.ts. Stateless: any copy of the gateway that has the secret opens what another has sealed.
 import { createHmac, timingSafeEqual } from 'node:crypto';
-import type { WorkerIdentity } from './identity';
-import { Refusal } from './refusal';
+import type { WorkerIdentity } from '../adapters/worker-identity';
+import { WorkerRefusal } from '../adapters/worker-refusal';
 
 const SEAL_BYTES = 16;
 const MIN_SECRET_BYTES = 32;
@@ -23,12 +23,13 @@ export class TaskTokens {
     return Buffer.concat([token, this.digest(kind, holder, token)]);
   }
 
-  /** The token as Temporal knows it. @throws Refusal unless it was sealed for this worker of this cluster */
+  /** The token as Temporal knows it. @throws WorkerRefusal unless it was sealed for this worker of this cluster */
   open(kind: TokenKind, holder: Holder, sealed: Uint8Array): Uint8Array {
     const cut = sealed.length - SEAL_BYTES;
-    if (cut <= 0) throw new Refusal('foreign-token');
+    if (cut <= 0) throw new WorkerRefusal('foreign-token');
     const token = sealed.subarray(0, cut);
-    if (!timingSafeEqual(this.digest(kind, holder, token), sealed.subarray(cut))) throw new Refusal('foreign-token');
+    if (!timingSafeEqual(this.digest(kind, holder, token), sealed.subarray(cut)))
+      throw new WorkerRefusal('foreign-token');
     return token;
   }
 

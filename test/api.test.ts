@@ -8,11 +8,12 @@ import { Client, Connection } from '@temporalio/client';
 import type { z } from 'zod';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { openStore, type Database } from '../adapters/store/connect';
+import { makeClusterKey, makeTokenSigner } from '../adapters/cluster-keys';
 import { WorkerApi, WorkerApiError, type AttemptApi } from '../adapters/worker-api';
 import { buildWorkflowId } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
 import { freePort } from './setup/free-port';
-import { House, oneRun, WORKER_TOKEN } from './setup/house';
+import { House, oneRun } from './setup/house';
 import { followLog, nothingYet } from './setup/log-events';
 import { waitFor } from './setup/wait-for';
 
@@ -57,7 +58,13 @@ const isStarted = (project: string, number: number): Promise<boolean> =>
     .then((workflow) => workflow.type === 'build');
 
 const worker = { id: randomUUID(), host: 'stand-in', cluster: 'local', labels: [], slots: 100, version: '1' };
-const workerApi = (at = 0, token = WORKER_TOKEN): WorkerApi => new WorkerApi(apiUrl(at), token);
+/** A token of the stand-in, as a worker signs it. */
+const sign = (): Promise<string> => makeTokenSigner(house.key.privateKey, { cluster: 'local', worker: worker.id })();
+const workerApi = (at = 0): WorkerApi => new WorkerApi(apiUrl(at), sign, () => undefined);
+const apiOf = (id: string): WorkerApi => {
+  const signer = makeTokenSigner(house.key.privateKey, { cluster: 'local', worker: id });
+  return new WorkerApi(house.url, signer, () => undefined);
+};
 
 async function runIdOf(project: string, number: number): Promise<string> {
   const run = await db
@@ -179,11 +186,14 @@ describe('a trigger', () => {
   test('P2 the plan of a build has the digest that the same definition was promised beforehand', async () => {
     const project = await newProject();
     const body = { params: { A: 'b' } };
-    const promised = shapes.PlanAnswer.parse(await house.call('POST', `/v1/projects/${project}/plan`, body));
+    const { places, ...promised } = shapes.PlanPreview.parse(
+      await house.call('POST', `/v1/projects/${project}/plan`, body),
+    );
     const build = await house.trigger(project, body);
     const frozen = shapes.PlanAnswer.parse(await house.call('GET', `/v1/projects/${project}/builds/1/plan`));
 
     expect(frozen).toEqual(promised);
+    expect(places).toEqual([expect.objectContaining({ cluster: 'local' })]);
     expect(build.planDigest).toBe(promised.digest);
     expect((await house.trigger(project)).planDigest).not.toBe(promised.digest);
   });
@@ -302,8 +312,8 @@ describe('a refusal', () => {
     ['a body of 3 MiB', post('/v1/validate', { definition: 'x'.repeat(3 * 1024 ** 2) }), 413, 'too-large'],
     ['a file of 1.5 MiB', post('/v1/validate', { definition: '#'.repeat(1.5 * 1024 ** 2) }), 422, 'invalid-definition'],
     ['a file that is no YAML', post('/v1/validate', { definition: 'a: [' }), 422, 'invalid-definition'],
-    ['a worker without a token', post('/v1/worker/hello', {}), 401, 'unknown-worker'],
-    ['a worker route without a token', get('/v1/worker/none'), 401, 'unknown-worker'],
+    ['a worker without a token', post('/v1/worker/hello', {}), 401, 'no-token'],
+    ['a worker route without a token', get('/v1/worker/none'), 401, 'no-token'],
   ])('of %s is a problem with a status, a code and a sentence', async (_what, ask, ...[status, code]) => {
     await expectRefusal(await ask(), status, code);
   });
@@ -316,29 +326,29 @@ describe('a refusal', () => {
 });
 
 describe('a worker', () => {
-  test('with a wrong token is refused everything, and changes nothing', async () => {
+  test('C3 with a key that is not of its cluster is refused everything, and changes nothing', async () => {
     const held = await takeRun(await newProject());
-    const other = workerApi(0, 'another-token-of-16');
-    const refused = { reason: 'refused', message: expect.stringContaining('SLIPWAY_WORKER_TOKEN') };
+    const { privateKey } = await makeClusterKey();
+    const token = await makeTokenSigner(privateKey, { cluster: 'local', worker: worker.id })();
+    const headers = { authorization: `Bearer ${token}` };
     const { id, ...host } = worker;
 
-    await expect(other.hello({ worker: id, ...host })).rejects.toMatchObject(refused);
-    await expect(other.lease({ runId: randomUUID(), attempt: 1, worker: id })).rejects.toMatchObject(refused);
-    await expectRefusal(
-      await house.request('POST', `${held.path}/release?token=${held.token}`, {}, { authorization: 'Bearer x' }),
-      401,
-      'unknown-worker',
-    );
+    for (const [path, body] of [
+      ['/v1/worker/hello', { worker: id, ...host }],
+      ['/v1/worker/lease', { runId: randomUUID(), attempt: 1, worker: id }],
+      [`${held.path}/release?token=${held.token}`, {}],
+    ] as const) {
+      await expectRefusal(await house.request('POST', path, body, headers), 401, 'unknown-key');
+    }
     await held.attempt.progress({ state: 'running' });
   });
 
   test('that names the host of another living worker is refused and told what to do', async () => {
     await takeRun(await newProject());
     const { id: _, ...host } = worker;
+    const other = randomUUID();
 
-    await expect(workerApi().hello({ worker: randomUUID(), ...host })).rejects.toThrow(
-      'give this one a name of its own',
-    );
+    await expect(apiOf(other).hello({ worker: other, ...host })).rejects.toThrow('give this one a name of its own');
   });
 
   test('is shown with its slots, and a run it holds shows its host and state', async () => {
@@ -459,7 +469,7 @@ describe('a log', () => {
 
   test('R2 an append in the wrong place is answered with the right one; an empty one and an odd content type do no harm', async () => {
     const append = async (offset: number, body: string, type: string) => {
-      const headers = { authorization: `Bearer ${WORKER_TOKEN}`, 'content-type': type };
+      const headers = { authorization: `Bearer ${await sign()}`, 'content-type': type };
       const target = `${house.url}${held.path}/log?token=${held.token}&offset=${offset}`;
       const response = await fetch(target, { method: 'POST', body, headers });
       return [response.status, await response.json()];
@@ -618,11 +628,11 @@ describe('an artifact', () => {
 
   test('R3 of any content type is stored byte for byte, and the same path again replaces it', async () => {
     const target = `${house.url}${held.path}/artifacts?token=${held.token}&path=report.json`;
-    const send = (body: string) =>
+    const send = async (body: string) =>
       fetch(target, {
         method: 'PUT',
         body,
-        headers: { authorization: `Bearer ${WORKER_TOKEN}`, 'content-type': 'application/json' },
+        headers: { authorization: `Bearer ${await sign()}`, 'content-type': 'application/json' },
       });
     await send('{"first": true}');
 
@@ -634,8 +644,8 @@ describe('an artifact', () => {
   });
 
   test('R3 whose upload breaks off is not there', async () => {
+    const headers = { authorization: `Bearer ${await sign()}`, 'content-length': '1000' };
     await new Promise<void>((done) => {
-      const headers = { authorization: `Bearer ${WORKER_TOKEN}`, 'content-length': '1000' };
       const path = `${held.path}/artifacts?token=${held.token}&path=broken`;
       const upload = httpRequest(`${house.url}${path}`, { method: 'PUT', headers });
       upload.on('error', () => done());

@@ -215,10 +215,21 @@ describe('logs', () => {
     const { runIds, cluster } = await makeBuild(db);
     const runId = runIds[0]!;
     const worker = randomUUID();
-    await recordHost(db, { cluster, name: 'host', worker, labels: [], slots: 1, version: '1' }, 60_000);
-    const lease = await requestLease(db, { runId, attempt: 1, worker, silentAfterMs: 60_000, logCapBytes: 1_000_000 });
+    await recordHost(
+      db,
+      { cluster, name: 'host', worker, labels: [], slots: 1, version: '1', notAccepting: null },
+      60_000,
+    );
+    const lease = await requestLease(db, {
+      runId,
+      attempt: 1,
+      worker,
+      cluster,
+      silentAfterMs: 60_000,
+      logCapBytes: 1_000_000,
+    });
     if (lease.kind !== 'granted') throw new Error(lease.kind);
-    return { runId, attempt: 1, token: lease.token };
+    return { runId, attempt: 1, token: lease.token, cluster };
   }
 
   async function fill(holder: Holder, parts: readonly Buffer[]): Promise<Buffer> {

@@ -10,7 +10,8 @@ import { waitFor } from './setup/wait-for';
 
 let house: House;
 beforeAll(async () => {
-  house = await House.open({ env: { SLIPWAY_ALLOW_PRIVILEGED: 'true' } });
+  house = await House.open();
+  await house.operated('PATCH', '/v1/clusters/local', { policy: { allowPrivileged: true } });
 }, 120_000);
 afterAll(async () => house?.stop(), 60_000);
 

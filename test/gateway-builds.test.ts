@@ -1,51 +1,18 @@
-// Proves that a cluster's worker builds through the gateway alone, with nothing but a key of its cluster towards Temporal.
-// Real processes, Temporal and Docker; the command line makes the key.
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { freePort } from './setup/free-port';
+// Proves that a cluster's worker builds through the gateway alone: one address, and nothing but the key of its cluster.
+// Real processes, Temporal and Docker.
+import type { Cluster } from '../domain/schemas/clusters';
 import { House, oneRun } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
-const DIST = resolve(__dirname, '..', 'dist');
-const SECRET = 'a secret of the gateway, for tests only';
-
 let house: House;
-let gateway: ChildProcess | undefined;
-let said = '';
-let startGateway: () => Promise<void>;
-const keysFile = (): string => join(house.dir, 'cluster-keys', 'local.json');
-
 beforeAll(async () => {
-  const roleEnv = async ({ dir, temporal }: { dir: string; temporal: string }) => {
-    const address = `127.0.0.1:${await freePort()}`;
-    const env = { SLIPWAY_DATA_DIR: dir, SLIPWAY_GATEWAY_LISTEN: address, SLIPWAY_GATEWAY_SECRET: SECRET };
-    startGateway = async () => {
-      gateway = spawn(process.execPath, [join(DIST, 'gateway', 'main.js')], {
-        env: { ...process.env, NODE_OPTIONS: '', TEMPORAL_ADDRESS: temporal, ...env },
-        stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
-      });
-      gateway.stdout?.on('data', (text) => (said += String(text)));
-      await once(gateway, 'message');
-    };
-    await startGateway();
-    const key = join(dir, 'local.key');
-    const cli = [join(DIST, 'cli', 'main.js'), 'key', 'local', '--out', key];
-    execFileSync(process.execPath, cli, { env: { ...process.env, NODE_OPTIONS: '', SLIPWAY_DATA_DIR: dir } });
-    return { worker: { TEMPORAL_ADDRESS: address, SLIPWAY_CLUSTER_KEY_FILE: key } };
-  };
-  house = await House.open({ roleEnv });
+  house = await House.open({ gateway: true });
 }, 120_000);
-afterAll(async () => {
-  await house?.stop();
-  gateway?.kill('SIGTERM');
-  if (gateway?.exitCode === null) await once(gateway, 'exit');
-}, 60_000);
+afterAll(async () => house?.stop(), 60_000);
 
 const WAITS = '#!/bin/sh\necho started >> /archive/starts; while [ ! -e /archive/go ]; do echo waits; sleep 0.2; done';
 
-test('C3 B4 a build passes through the gateway, which is killed and started again meanwhile: same attempt, script started once', async () => {
+test('C2 C3 B4 a build passes through the gateway, which is killed and started again meanwhile: same attempt, script started once', async () => {
   await house.project(
     'through',
     oneRun('#!/bin/sh\necho started >> /archive/starts\nfor i in $(seq 20); do echo $i; sleep 0.3; done'),
@@ -53,10 +20,8 @@ test('C3 B4 a build passes through the gateway, which is killed and started agai
   await house.trigger('through');
   await house.runIn('running', 'through', 1, 'work');
 
-  const gone = once(gateway!, 'exit');
-  gateway!.kill('SIGKILL');
-  await gone;
-  await startGateway();
+  await house.kill9('gateway');
+  await house.start('gateway');
 
   const build = await house.finished('through', 1);
   expect(build.status).toBe('passed');
@@ -77,14 +42,33 @@ test('C3 a cancel reaches a container through the gateway', async () => {
   expect((await house.finished('cancelled', 1)).status).toBe('cancelled');
 }, 120_000);
 
-test('C3 a key that is taken out of its file cuts the worker off, on record; put back, the work goes on', async () => {
-  const keys = readFileSync(keysFile(), 'utf8');
-  writeFileSync(keysFile(), '{"keys":[]}');
-  await waitFor(() => said.includes('unknown-key'), { what: 'the refusal is on record', timeoutMs: 30_000 });
+test('C3 a worker that is dismissed is cut off at once, on record; enlisted again, the work goes on', async () => {
+  const { fleet } = await house.call<Cluster>('GET', '/v1/clusters/local');
+  const path = `/v1/clusters/local/workers/${fleet[0]!.id}`;
+  await house.operated('POST', `${path}/dismiss`);
+  await waitFor(() => house.wholeLog('gateway').includes('not-enlisted'), {
+    what: 'the refusal is on record',
+    timeoutMs: 30_000,
+  });
   await house.project('later', oneRun('#!/bin/sh\necho done'));
   await house.trigger('later');
+  const { entries } = await house.operated<{ entries: { action: string; detail: string }[] }>('GET', '/v1/audit');
+  expect(entries).toContainEqual(
+    expect.objectContaining({ action: 'worker.refused', detail: expect.stringContaining('not-enlisted') }),
+  );
 
-  writeFileSync(keysFile(), keys);
+  await house.operated('POST', `${path}/enlist`);
 
   expect((await house.finished('later', 1, 90_000)).status).toBe('passed');
+}, 180_000);
+
+test('C3 a key that is revoked cuts its holder off; with another key of the cluster the worker goes on', async () => {
+  await house.operated('POST', `/v1/clusters/local/keys/${house.key.publicKey.kid}/revoke`);
+  await waitFor(() => house.wholeLog('gateway').includes('key-revoked'), { what: 'it is refused', timeoutMs: 30_000 });
+  await house.project('rekeyed', oneRun('#!/bin/sh\necho done'));
+  await house.trigger('rekeyed');
+
+  await house.rekey('worker');
+
+  expect((await house.finished('rekeyed', 1, 90_000)).status).toBe('passed');
 }, 180_000);

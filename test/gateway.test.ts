@@ -8,8 +8,8 @@ import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { bundleWorkflowCode, DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { SignJWT, UnsecuredJWT } from 'jose';
 import { clusterQueue, workerQueue } from '../domain/names';
-import { Identities } from '../gateway/identity';
-import type { Refusal } from '../gateway/refusal';
+import { Identities } from '../adapters/worker-identity';
+import type { WorkerRefusal } from '../adapters/worker-refusal';
 import { TEST_TLS } from './setup/certificate';
 import {
   codeOf,
@@ -426,7 +426,9 @@ describe('a token', () => {
       reads += 1;
       return Promise.resolve(Object.values(keys).filter((key) => key.cluster === cluster));
     };
-    identities = new Identities({ keysOf });
+    identities = new Identities({
+      accessOf: async (cluster) => ({ keys: await keysOf(cluster), enlisted: { has: () => true } }),
+    });
   });
 
   const now = Math.floor(Date.now() / 1000);
@@ -436,7 +438,7 @@ describe('a token', () => {
   const reasonOf = (asked: Promise<unknown>): Promise<string> =>
     asked.then(
       () => 'taken',
-      (refusal: Refusal) => refusal.reason,
+      (refusal: WorkerRefusal) => refusal.reason,
     );
 
   it('C3 says which worker of which cluster calls, by any good key of the cluster', async () => {
@@ -476,7 +478,7 @@ describe('a token', () => {
   });
 
   it('C3 is refused when it is not signed, or with the public key as a shared secret, or cut, or changed', async () => {
-    const claims = { iss: 'cluster:c', sub: WORKER, aud: 'slipway-gateway', iat: now, exp: now + 300 };
+    const claims = { iss: 'cluster:c', sub: WORKER, aud: 'slipway', iat: now, exp: now + 300 };
     const good = await signToken(keys.good, WORKER);
     const [header, body, signature] = good.split('.');
     const otherBody = Buffer.from(JSON.stringify({ ...claims, sub: randomUUID() })).toString('base64url');
@@ -515,7 +517,7 @@ describe('a token', () => {
     let isAway = false;
     const keysOf = (): Promise<TestKey[]> =>
       isAway ? Promise.reject(new Error('away')) : Promise.resolve([keys.good]);
-    const patient = new Identities({ keysOf });
+    const patient = new Identities({ accessOf: async () => ({ keys: await keysOf(), enlisted: { has: () => true } }) });
     const who = await patient.identify(`Bearer ${await signToken(keys.good, WORKER)}`);
     isAway = true;
     await expect(patient.recheck(who, { now: true })).resolves.toBeUndefined();

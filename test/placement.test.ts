@@ -10,6 +10,7 @@ const host = (name: string, more: Partial<HostOffer> = {}): HostOffer => ({
   slots: 2,
   busySlots: [],
   workerId: `worker-of-${name}`,
+  notAccepting: null,
   ...more,
 });
 const chosen = (hosts: HostOffer[], hostTag?: string, asking = 'nobody'): string => {

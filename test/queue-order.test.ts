@@ -23,6 +23,7 @@ const host = (name: string, slots: number, busySlots: number[] = []): HostOffer 
   slots,
   busySlots,
   workerId: `worker-of-${name}`,
+  notAccepting: null,
 });
 const question = (asker: WaitingRun, more: Partial<GrantQuestion> = {}): GrantQuestion => ({
   asker,

@@ -1,7 +1,9 @@
 // Owns a worker of a cluster: takes the cluster's new work and the follow-ups to itself, and says hello to the API.
-// Holds no credential but the worker token. Started by `slipway worker`, `slipway up` or docker-compose.
+// Holds no credential but the key of its cluster. Started by `slipway worker`, `slipway up` or docker-compose.
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
@@ -13,13 +15,15 @@ import { DockerEngine } from '../adapters/docker-engine';
 import { patient } from '../adapters/patient-engine';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, SettingsError, type Settings } from '../adapters/settings';
-import { WorkerApi } from '../adapters/worker-api';
+import { WorkerApi, WorkerApiError } from '../adapters/worker-api';
 import { clusterQueue, containerName, readContainerName, workerQueue } from '../domain/names';
-import type { AttemptKey } from '../domain/schemas/worker-api';
+import type { AttemptKey, HelloReply } from '../domain/schemas/worker-api';
 import { version } from '../package.json';
 import { connectToTemporal, installRuntime } from './temporal-worker';
 
 const HELLO_MS = 5_000;
+/** A server that does not answer at the start is asked again so soon, ms. */
+const RETRY_MS = 500;
 const SWEEP_MS = 15_000;
 
 runProcess('worker', work);
@@ -27,14 +31,22 @@ runProcess('worker', work);
 async function work(log: Logger): Promise<Running> {
   installRuntime(log);
   const settings = readSettings();
-  const { SLIPWAY_WORKER_TOKEN: token } = settings;
-  if (token === undefined) throw new SettingsError('SLIPWAY_WORKER_TOKEN: the worker token of the server is missing');
+  const { SLIPWAY_CLUSTER_KEY: key, SLIPWAY_CLUSTER: cluster } = settings;
+  if (key === undefined) {
+    throw new SettingsError(
+      `SLIPWAY_CLUSTER_KEY: the private key of cluster ${cluster} is missing; make one with: slipway cluster key ${cluster}`,
+    );
+  }
   const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
   const { id, idFile, lastAliveAt } = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
+  const sign = makeTokenSigner(key, { cluster, worker: id });
+  const server = (settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, '');
   const ports: JobPorts = {
     // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
     engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'), lastAliveAt)),
-    api: new WorkerApi((settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, ''), token),
+    api: new WorkerApi(server, sign, (why) =>
+      log.warn({ server, why }, 'the server does not take this worker; it asks again'),
+    ),
     worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
     held: new Map(),
     heartbeatMs: Math.min(2_000, settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS / 4),
@@ -42,12 +54,10 @@ async function work(log: Logger): Promise<Running> {
   };
   const stopping = new AbortController();
   const told = { signal: stopping.signal, log };
-  await hello(ports, settings, stopping.signal);
+  await untilEnlisted(ports, settings, told);
   // First of all: what an earlier life of this worker left must not share the machine with new work.
   await sweep(ports, stopping.signal).catch((error: unknown) => log.warn({ error: String(error) }, 'sweep put off'));
-  const { SLIPWAY_CLUSTER_KEY: key } = settings;
-  const sign = key === undefined ? undefined : makeTokenSigner(key, { cluster: settings.SLIPWAY_CLUSTER, worker: id });
-  const { connection, namespace } = await connectToTemporal(log, sign);
+  const { connection, namespace } = await connectToTemporal(log, { sign, gateway: server });
   const workers = await createWorkers({ connection, namespace, ports, settings });
   const running = workers.map((worker) => worker.run());
   for (const run of running) {
@@ -88,9 +98,33 @@ function readWorkerId(dir: string, cluster: string): Identity {
   return { id: readFileSync(idFile, 'utf8').trim(), idFile, lastAliveAt: statSync(idFile).mtime };
 }
 
-async function hello(ports: JobPorts, settings: Settings, signal: AbortSignal): Promise<void> {
+/** Waits for the server, and for somebody to enlist this worker there. */
+async function untilEnlisted(
+  ports: JobPorts,
+  settings: Settings,
+  { signal, log }: { signal: AbortSignal; log: Logger },
+): Promise<void> {
+  let told = '';
+  for (;;) {
+    const answer = await hello(ports, settings, signal).catch((error: unknown) => {
+      if (error instanceof WorkerApiError || signal.aborted) throw error;
+      return undefined;
+    });
+    if (answer?.enlisted) return;
+    const { id, cluster } = ports.worker;
+    const why = answer
+      ? `it waits to be enlisted: slipway cluster enlist ${cluster} ${id}`
+      : 'the server does not answer yet; waiting for it';
+    if (why !== told) log.warn({ worker: id, cluster }, why);
+    told = why;
+    await sleep(answer ? HELLO_MS : RETRY_MS, undefined, { signal });
+  }
+}
+
+async function hello(ports: JobPorts, settings: Settings, signal: AbortSignal): Promise<HelloReply> {
   const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());
-  await ports.api.hello(
+  const freeDiskBytes = await freeBytes(settings);
+  return ports.api.hello(
     {
       worker: ports.worker.id,
       cluster: settings.SLIPWAY_CLUSTER,
@@ -98,9 +132,26 @@ async function hello(ports: JobPorts, settings: Settings, signal: AbortSignal): 
       labels: labels.filter((label) => label !== ''),
       slots: settings.SLIPWAY_SLOTS,
       version,
+      load: loadavg()[0],
+      freeDiskBytes,
+      notAccepting: whyNotAccepting(freeDiskBytes, settings),
     },
     signal,
   );
+}
+
+async function freeBytes(settings: Settings): Promise<number | null> {
+  const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
+  const disk = await statfs(dir).catch(() => undefined);
+  return disk ? disk.bavail * disk.bsize : null;
+}
+
+const GIBIBYTE = 1024 ** 3;
+const inGib = (bytes: number): string => `${(bytes / GIBIBYTE).toFixed(1)} GiB`;
+
+function whyNotAccepting(freeDiskBytes: number | null, { SLIPWAY_MIN_FREE_BYTES: least }: Settings): string | null {
+  if (freeDiskBytes === null || freeDiskBytes >= least) return null;
+  return `only ${inGib(freeDiskBytes)} of its disk are free, ${inGib(least)} are needed`;
 }
 
 /**
@@ -159,7 +210,7 @@ function entryOf(name: string): [string, AttemptKey][] {
 async function repeat(
   ms: number,
   { signal, log }: { signal: AbortSignal; log: Logger },
-  round: () => Promise<void>,
+  round: () => Promise<unknown>,
 ): Promise<void> {
   while (!signal.aborted) {
     await sleep(ms, undefined, { signal }).catch(() => undefined);

@@ -16,6 +16,7 @@ import { readSettings, type Settings } from '../adapters/settings';
 import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
+import { maintainCluster } from '../adapters/store/maintenance';
 import { readPriority } from '../adapters/store/queue';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
@@ -50,6 +51,7 @@ async function orchestrate(log: Logger): Promise<Running> {
       readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
       expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
       finishBuild: (buildId) => finishBuild(db, buildId),
+      maintainCluster: (maintenance) => maintainCluster(db, maintenance),
     }),
     maxConcurrentActivityTaskExecutions: 50,
     shutdownGraceTime: '5s',

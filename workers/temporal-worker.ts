@@ -24,16 +24,16 @@ const RESIGN_MS = 120_000;
 
 /**
  * Connects by Temporal's own settings; a server that is not there yet is waited for.
- * @param sign for a gateway in front of it: makes the token to show
+ * @param through for a worker: what makes the token to show, and the gateway's URL, used where no address is set
  */
 export async function connectToTemporal(
   log: Logger,
-  sign?: TokenSigner,
+  { sign, gateway }: { sign?: TokenSigner; gateway?: string } = {},
 ): Promise<{ connection: NativeConnection; namespace: string }> {
   const { connectionOptions, namespace } = loadClientConnectConfig();
   for (let tries = 0; ; tries += 1) {
     try {
-      const { address, tls, apiKey, metadata: given } = connectionOptions;
+      const { address, tls, apiKey, metadata: given } = { ...connectionOptions, ...addressOf(gateway) };
       const metadata = sign ? { ...given, authorization: `Bearer ${await sign()}` } : given;
       const connection = await NativeConnection.connect({
         address,
@@ -48,6 +48,14 @@ export async function connectToTemporal(
       await sleep(RETRY_MS);
     }
   }
+}
+
+/** Temporal's own settings win: without a gateway a worker may talk to the server itself. */
+function addressOf(gateway: string | undefined): { address?: string; tls?: boolean } {
+  if (gateway === undefined || process.env['TEMPORAL_ADDRESS']) return {};
+  const { protocol, hostname, port } = new URL(gateway);
+  const isSecure = protocol === 'https:';
+  return { address: `${hostname}:${port || (isSecure ? 443 : 80)}`, tls: isSecure };
 }
 
 function keepSigned(

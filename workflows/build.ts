@@ -14,8 +14,8 @@ import { decide, type RunProgress, type Schedule, type ScheduleCommand } from '.
 import { outcomeOf } from '../domain/verdict';
 import type { Cause, Outcome } from '../domain/schemas/words';
 import { DEFAULT_LIMITS, type BuildInput } from '../domain/build-input';
-import { buildView, runCancelRequested } from './messages';
-import { executeRun, records } from './run';
+import { buildView, runCancelRequested, runMoved } from './messages';
+import { executeRun, moveRun, records, type RunPlace } from './run';
 
 export interface BuildResult {
   outcome: Outcome;
@@ -26,6 +26,8 @@ interface Building {
   input: BuildInput;
   schedule: Schedule;
   progress: RunProgress[];
+  /** Where each run is to be taken. */
+  places: RunPlace[];
   /** Scope of each started run. */
   scopes: Map<number, CancellationScope>;
   /** Ended, and not yet so in the store. */
@@ -41,6 +43,10 @@ interface Building {
 export async function build(input: BuildInput): Promise<BuildResult> {
   const building = begin(input);
   setHandler(buildView, () => input.runs.map((run, at) => ({ run: run.name, progress: building.progress[at]! })));
+  setHandler(runMoved, ({ run, ...to }) => {
+    const at = input.runs.findIndex(({ name }) => name === run);
+    if (at >= 0) moveRun(building.places[at]!, to);
+  });
   setHandler(runCancelRequested, ({ run }) => cancelRun(building, run));
   CancellationScope.current().cancelRequested.catch(() => cancelAll(building));
   return CancellationScope.nonCancellable(async () => {
@@ -76,6 +82,7 @@ function begin(input: BuildInput): Building {
     progress: input.runs.map(({ endedAs }) =>
       endedAs === undefined ? { kind: 'waiting' } : { kind: 'finished', outcome: endedAs, earlier: true },
     ),
+    places: input.runs.map(({ cluster, moves = 0 }) => ({ cluster, move: moves })),
     scopes: new Map(),
     unrecorded: [],
     failedFast: new Set(),
@@ -132,7 +139,7 @@ function startRun(building: Building, at: number): void {
   building.progress[at] = { kind: 'started' };
   const scope = new CancellationScope({ cancellable: true });
   building.scopes.set(at, scope);
-  const context = { run, project: input.project, timing: input.timing };
+  const context = { run, place: building.places[at]!, project: input.project, timing: input.timing };
   void scope
     .run(() => executeRun(context))
     .then((end) => endRun(building, at, end))

@@ -1,7 +1,11 @@
-// Owns the messages of the build workflow: its signals and queries. Names are stored in histories: never renamed.
-// Handled by build.ts; sent by adapters/temporal.ts under the same names.
+// Owns the messages of the workflows: their signals and queries. Names are stored in histories: never renamed.
+// Handled by build.ts and maintenance.ts; sent by adapters/temporal.ts under the same names.
 import { defineQuery, defineSignal } from '@temporalio/workflow';
 import type { RunProgress } from '../domain/schedule';
 
 export const runCancelRequested = defineSignal<[{ run: string }]>('runCancelRequested');
+/** A waiting run was given to another cluster; `move` counts the moves of the run, so that an old message is known as such. */
+export const runMoved = defineSignal<[{ run: string; cluster: string; move: number }]>('runMoved');
+/** The maintenance of a cluster was ended or changed: look at the rows now. */
+export const maintenanceChanged = defineSignal('maintenanceChanged');
 export const buildView = defineQuery<{ run: string; progress: RunProgress }[]>('buildView');

@@ -4,7 +4,8 @@
 //   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
 //        ^  ^               ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
 //        │  └───────────────┼────────────────────┘
-//        └─ offered again ──┼─ not taken for a while: its priority may be higher now
+//        ├─ offered again ──┼─ not taken for a while: its priority may be higher now
+//        └─ other cluster ──┼─ moved
 //                           ├─ elsewhere ─ runJob on that worker's queue
 //                           ├─ detached ─┐
 //                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
@@ -36,8 +37,18 @@ export const records = proxyLocalActivities<RecordActivities>({
   retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' },
 });
 
+/** Where a run waits. Changed from outside, and only while nobody holds its lease. */
+export interface RunPlace {
+  cluster: string;
+  /** How often it was moved. */
+  move: number;
+  /** Takes its task back from the queue of the cluster that it leaves; absent: it is not in one. */
+  leave?: () => void;
+}
+
 export interface RunContext {
   run: BuildRun;
+  place: RunPlace;
   project: string;
   timing: BuildTiming;
 }
@@ -46,6 +57,14 @@ export interface RunEnd {
   message: string;
   /** Whether the row of the run is finished already. */
   recorded: boolean;
+}
+
+/** Sends a waiting run to another cluster, unless it is there already. */
+export function moveRun(place: RunPlace, to: { cluster: string; move: number }): void {
+  if (to.move <= place.move) return;
+  place.cluster = to.cluster;
+  place.move = to.move;
+  place.leave?.();
 }
 
 /** @returns how the run ended; never throws for what a worker, a host or a user did */
@@ -77,7 +96,7 @@ interface Target {
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
-  const { run, timing } = context;
+  const { run, place, timing } = context;
   const since = Date.now();
   const until = since + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
   const wait = { since, until, priority: run.priority ?? DEFAULT_PRIORITY };
@@ -100,8 +119,12 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
         target = anywhere(context, wait);
         break;
+      case 'moved':
+        moveRun(place, step);
+        target = anywhere(context, wait);
+        break;
       case 'not-taken':
-        if (!target.isOfferedAgain) return notTaken(run, `no worker of cluster ${run.cluster} took it`);
+        if (!target.isOfferedAgain) return notTaken(run, `no worker of cluster ${place.cluster} took it`);
         if (CancellationScope.current().consideredCancelled) return cancelledBefore();
         target = await offerAgain(context, wait);
         break;
@@ -127,11 +150,11 @@ interface Wait {
   priority: number;
 }
 
-function anywhere({ run, timing }: RunContext, wait: Wait): Target {
+function anywhere({ place, timing }: RunContext, wait: Wait): Target {
   const now = Date.now();
   const leftMs = Math.max(wait.until - now, 1);
   const limitMs = Math.min(leftMs, offerMs(now - wait.since, timing.ageStepMs));
-  const queue = clusterQueue(run.cluster);
+  const queue = clusterQueue(place.cluster);
   const { priority } = wait;
   return { queue, activity: 'runJob', limitMs, isAnywhere: true, priority, isOfferedAgain: limitMs < leftMs };
 }
@@ -178,10 +201,24 @@ async function callWorker(context: RunContext, number: number, target: Target): 
   const input: JobInput = { runId: run.id, attempt: number, run: run.name };
   const worker = workerOn(context, number, target);
   try {
-    if (!CancellationScope.current().consideredCancelled) return await worker[target.activity](input);
+    if (!CancellationScope.current().consideredCancelled) {
+      const call = () => worker[target.activity](input);
+      return await (target.isAnywhere ? untilMoved(context.place, call) : call());
+    }
     return await nowhereElse(() => worker[target.activity]({ ...input, cancel: true }));
   } catch (error) {
     return readFailure(error, target);
+  }
+}
+
+/** A task that nobody has taken is taken back when the run moves; one that was just taken is told `moved` by the store. */
+async function untilMoved(place: RunPlace, call: () => Promise<JobResult>): Promise<JobResult> {
+  const scope = new CancellationScope();
+  place.leave = () => scope.cancel();
+  try {
+    return await scope.run(call);
+  } finally {
+    place.leave = undefined;
   }
 }
 

@@ -2,6 +2,7 @@
 // Called by the API and by the orchestrator's record-keeping activities.
 import { sql, type SelectQueryBuilder } from 'kysely';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
+import type { Placement } from '../../domain/cluster-choice';
 import { judgeBuild } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
@@ -16,7 +17,8 @@ export interface NewBuild {
   planDigest: string;
   /** One id a run, in plan order. */
   runIds: readonly string[];
-  cluster: string;
+  /** One a run, in plan order. */
+  places: readonly { cluster: string; placement: Placement }[];
   params: Record<string, string>;
   reason: string;
   idempotencyKey: string | null;
@@ -77,6 +79,8 @@ function insertBuild(db: Database, build: NewBuild) {
     spec: run,
     priority: run.priority ?? DEFAULT_PRIORITY,
     host_tag: run.hostTag ?? null,
+    cluster: build.places[position]?.cluster,
+    placement: build.places[position]?.placement,
   }));
   return sql<{ number: number; created_at: Date }>`
     with numbered as (
@@ -90,10 +94,10 @@ function insertBuild(db: Database, build: NewBuild) {
       from numbered
       returning id, number, created_at
     ), planned as (
-      insert into runs (id, build_id, position, name, spec, cluster, priority, host_tag)
-      select r.id, built.id, r.position, r.name, r.spec, ${build.cluster}, r.priority, r.host_tag
+      insert into runs (id, build_id, position, name, spec, cluster, placement, priority, host_tag)
+      select r.id, built.id, r.position, r.name, r.spec, r.cluster, r.placement, r.priority, r.host_tag
       from built, json_to_recordset(${JSON.stringify(runs)}::json)
-        as r (id uuid, position int, name text, spec json, priority int, host_tag text)
+        as r (id uuid, position int, name text, spec json, cluster text, placement jsonb, priority int, host_tag text)
     )
     select number, created_at from built`.execute(db);
 }

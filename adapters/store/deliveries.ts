@@ -33,6 +33,7 @@ export async function readBuildToStart(db: Database, { project, number }: Pick<B
   const runs = await db
     .selectFrom('runs')
     .select(['id', 'spec', 'cluster', 'outcome', 'base_attempt as attemptsBefore'])
+    .select(sql<number>`coalesce((placement ->> 'moves')::int, 0)`.as('moves'))
     .where('build_id', '=', id)
     .orderBy('position')
     .execute();

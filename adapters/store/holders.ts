@@ -14,8 +14,11 @@ import type { Database } from './connect';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
 
-/** Who says something of an attempt; every call names the token that was granted. */
-export type Holder = HolderKey;
+/** Who says something of an attempt; every call names the token that was granted, and comes from the cluster it was granted in. */
+export type Holder = HolderKey & { cluster: string };
+
+/** Hosts are called `<cluster>/<name>`. */
+const ofCluster = (cluster: string) => sql<boolean>`split_part(leases.host, '/', 1) = ${cluster}`;
 
 /** The token is not, or no longer, the live one of this attempt: its holder must stop and touch nothing. */
 export class FencedError extends Error {
@@ -29,7 +32,7 @@ export class FencedError extends Error {
 
 const isLive = (holder: Holder) => sql<boolean>`exists (
   select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-    and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing'))`;
+    and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and ${ofCluster(holder.cluster)})`;
 
 const lockedRun = (holder: Holder) => sql`locked as (select 1 from runs where id = ${holder.runId}::uuid for update)`;
 
@@ -102,6 +105,7 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
     with ${lockedRun(holder)}, held as (
       update leases set state = 'releasing' where token = ${holder.token} and run_id = ${holder.runId}::uuid
         and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
+        and ${ofCluster(holder.cluster)}
       returning token
     ), ended as (
       update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
@@ -160,7 +164,16 @@ export async function releaseLease(db: Database, holder: Holder): Promise<void> 
     .where('token', '=', holder.token)
     .where('run_id', '=', holder.runId)
     .where('state', 'in', LIVE)
+    .where(ofCluster(holder.cluster))
     .execute();
+}
+
+/** Whether the attempt is of another cluster than its holder: then no fencing, but somebody who must be told apart. */
+export async function isForeign(db: Database, attempt: AttemptKey & { cluster: string }): Promise<boolean> {
+  const { rows } = await sql<{ foreign: boolean }>`
+    select not exists (select 1 from leases where run_id = ${attempt.runId}::uuid and attempt = ${attempt.attempt}
+      and ${ofCluster(attempt.cluster)}) as foreign`.execute(db);
+  return rows[0]?.foreign ?? true;
 }
 
 /** Throws unless the holder's token is live. */
@@ -173,13 +186,15 @@ export async function requireLive(db: Database, holder: Holder): Promise<void> {
  * Of the attempts whose containers or folders a worker found: those that nothing needs any more. An attempt that this
  * installation does not know belongs to another one on the same engine and is left alone.
  */
-export async function findOrphans(db: Database, found: readonly AttemptKey[]): Promise<AttemptKey[]> {
+export async function findOrphans(db: Database, cluster: string, found: readonly AttemptKey[]): Promise<AttemptKey[]> {
   const { rows } = await sql<AttemptKey>`
     select f."runId", f.attempt
     from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)
     join attempts a on a.run_id = f."runId" and a.number = f.attempt
     where not exists (select 1 from leases l where l.run_id = f."runId" and l.attempt = f.attempt
-      and l.state in ('granted', 'active'))`.execute(db);
+      and l.state in ('granted', 'active'))
+      and exists (select 1 from leases where leases.run_id = f."runId" and leases.attempt = f.attempt
+        and ${ofCluster(cluster)})`.execute(db);
   return rows;
 }
 
@@ -190,11 +205,15 @@ const LIST_AGE_S = 45;
  * Gives back the slots of a worker's hosts whose attempt has ended and of which the worker found nothing: it died between
  * the removal and the release. @param found everything that the worker has of attempts, what it supervises included
  */
-export async function releaseCleaned(db: Database, worker: string, found: readonly AttemptKey[]): Promise<void> {
+export async function releaseCleaned(
+  db: Database,
+  { cluster, worker }: { cluster: string; worker: string },
+  found: readonly AttemptKey[],
+): Promise<void> {
   await sql`
     update leases set state = 'released', ended_at = now()
     from attempts a, hosts h
-    where leases.state in ('granted', 'active', 'releasing') and h.id = leases.host and h.worker = ${worker}
+    where leases.state in ('granted', 'active', 'releasing') and h.id = leases.host and h.worker = ${worker} and h.cluster = ${cluster}
       and a.run_id = leases.run_id and a.number = leases.attempt
       and a.finished_at < now() - ${LIST_AGE_S} * interval '1 second'
       and not exists (select 1 from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)

@@ -1,30 +1,32 @@
-// Owns the rows of hosts and of the clusters they belong to: who serves them, and with how many slots.
+// Owns the rows of hosts: which worker of their cluster serves them, and with how many slots.
 // Called by the API; read inside the transaction that grants a lease.
 import { sql, type Transaction } from 'kysely';
 import type { Database } from './connect';
 import type { Tables } from './tables';
+
+export interface HostFacts {
+  cluster: string;
+  name: string;
+  worker: string;
+  labels: string[];
+  slots: number;
+  version: string;
+  /** Why it takes no new runs; null: it does. */
+  notAccepting: string | null;
+}
 
 /**
  * Registers a worker's host, or says that it is still there.
  * @param silentAfterMs a name may be taken over by another worker once its owner was silent for so long
  * @returns false when another living worker has a host of this name in the cluster
  */
-export async function recordHost(
-  db: Database,
-  host: { cluster: string; name: string; worker: string; labels: string[]; slots: number; version: string },
-  silentAfterMs: number,
-): Promise<boolean> {
-  await db
-    .insertInto('clusters')
-    .values({ name: host.cluster })
-    .onConflict((conflict) => conflict.doNothing())
-    .execute();
+export async function recordHost(db: Database, host: HostFacts, silentAfterMs: number): Promise<boolean> {
   const { rows } = await sql<{ id: string }>`
-    insert into hosts (id, cluster, name, worker, labels, slots, version)
+    insert into hosts (id, cluster, name, worker, labels, slots, version, not_accepting)
     values (${`${host.cluster}/${host.name}`}, ${host.cluster}, ${host.name}, ${host.worker},
-            ${JSON.stringify(host.labels)}::jsonb, ${host.slots}, ${host.version})
+            ${JSON.stringify(host.labels)}::jsonb, ${host.slots}, ${host.version}, ${host.notAccepting})
     on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
-      version = excluded.version, last_seen_at = now()
+      version = excluded.version, not_accepting = excluded.not_accepting, last_seen_at = now()
       where hosts.worker = excluded.worker or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
     returning id`.execute(db);
   return rows.length === 1;
@@ -38,6 +40,7 @@ export interface HostRow {
   slots: number;
   busy: number[];
   version: string;
+  not_accepting: string | null;
   last_seen_at: Date;
   /** ms since the worker was last heard */
   silent_ms: number;
@@ -46,7 +49,7 @@ export interface HostRow {
 export async function listHosts(db: Database | Transaction<Tables>, cluster?: string): Promise<HostRow[]> {
   let query = db
     .selectFrom('hosts')
-    .select(['name', 'cluster', 'worker', 'labels', 'slots', 'version', 'last_seen_at'])
+    .select(['name', 'cluster', 'worker', 'labels', 'slots', 'version', 'not_accepting', 'last_seen_at'])
     .select([
       sql<number>`(extract(epoch from now() - last_seen_at) * 1000)::float8`.as('silent_ms'),
       sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
@@ -56,18 +59,4 @@ export async function listHosts(db: Database | Transaction<Tables>, cluster?: st
     .orderBy('name');
   if (cluster !== undefined) query = query.where('cluster', '=', cluster);
   return query.execute();
-}
-
-/** Whether the cluster's policy lets runs ask for privileged containers. An unknown cluster does not. */
-export async function allowsPrivileged(db: Database, cluster: string): Promise<boolean> {
-  const row = await db.selectFrom('clusters').select('allow_privileged').where('name', '=', cluster).executeTakeFirst();
-  return row?.allow_privileged ?? false;
-}
-
-export async function setClusterPolicy(db: Database, cluster: string, allowPrivileged: boolean): Promise<void> {
-  await db
-    .insertInto('clusters')
-    .values({ name: cluster, allow_privileged: allowPrivileged })
-    .onConflict((conflict) => conflict.column('name').doUpdateSet({ allow_privileged: allowPrivileged }))
-    .execute();
 }

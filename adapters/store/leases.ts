@@ -1,17 +1,19 @@
 // Owns the grant of leases: one slot of a host for one attempt, under one lock a cluster and a rising fencing token.
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
+import type { Placement } from '../../domain/cluster-choice';
 import type { HostChoice, HostOffer } from '../../domain/placement';
-import { decideGrant } from '../../domain/queue-order';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
+import { decideGrant } from '../../domain/queue-order';
 import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
+import { whyClosed } from './clusters';
 import type { Database } from './connect';
 import { listHosts, type HostRow } from './hosts';
 import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
-import type { Tables } from './tables';
+import type { DrainFacts, Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
 
@@ -19,6 +21,8 @@ export interface LeaseRequest {
   runId: string;
   attempt: number;
   worker: string;
+  /** Of the worker that asks; a run of another cluster is none of its business. */
+  cluster: string;
   /** A host whose worker was silent for longer is not offered, ms. */
   silentAfterMs: number;
   /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
@@ -48,6 +52,8 @@ export type LeaseAnswer =
   | { kind: 'elsewhere'; queue: string }
   | { kind: 'waiting'; reason: string }
   | { kind: 'cancelled' }
+  | { kind: 'moved'; cluster: string; move: number }
+  | { kind: 'foreign' }
   | { kind: 'clean'; token: number; cause: Cause }
   | { kind: 'ended'; cause: Cause };
 
@@ -59,9 +65,10 @@ export type LeaseAnswer =
 export async function requestLease(db: Database, request: LeaseRequest): Promise<LeaseAnswer> {
   return db.transaction().execute(async (tx) => {
     const run = await lockRun(tx, request.runId);
-    if (!run) return { kind: 'ended', cause: 'internal' };
+    if (!run) return { kind: 'foreign' };
     const live = await findLive(tx, request);
-    if (live && live.worker !== request.worker) return elsewhere(run.cluster, live.worker);
+    if ((live?.cluster ?? run.cluster) !== request.cluster) return notHere(run, request.cluster);
+    if (live && live.worker !== request.worker) return elsewhere(live.cluster, live.worker);
     if (live?.state === 'finished') return { kind: 'clean', token: live.token, cause: live.cause ?? 'internal' };
     if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token) });
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
@@ -80,6 +87,7 @@ interface LockedRun {
   name: string;
   spec: PlannedRun;
   cluster: string;
+  placement: Placement;
   state: RunState;
   cause: Cause | null;
   attempt: number;
@@ -91,7 +99,7 @@ interface LockedRun {
 
 async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRun | undefined> {
   const { rows } = await sql<LockedRun>`
-    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.state, r.cause, r.attempt,
+    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.placement, r.state, r.cause, r.attempt,
       (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled, ${READY_AT} as ready_at,
       ${WAITED}
     from runs r join builds b on b.id = r.build_id where r.id = ${runId}::uuid for update of r`.execute(tx);
@@ -100,6 +108,7 @@ async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRu
 
 interface LiveLease {
   token: number;
+  cluster: string;
   host: string;
   worker: string;
   state: RunState;
@@ -128,6 +137,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
     )
     .select([
       'token',
+      'hosts.cluster',
       'hosts.name as host',
       'hosts.worker',
       'attempts.state',
@@ -167,6 +177,13 @@ async function findEnd(tx: Transaction<Tables>, request: LeaseRequest): Promise<
   return attempt?.cause ?? undefined;
 }
 
+/** A task of the cluster that a run has left may still be under way there; anybody else asks for what is not theirs. */
+function notHere({ cluster, placement }: LockedRun, asking: string): LeaseAnswer {
+  return placement.before?.includes(asking)
+    ? { kind: 'moved', cluster, move: placement.moves ?? 0 }
+    : { kind: 'foreign' };
+}
+
 function elsewhere(cluster: string, worker: string): LeaseAnswer {
   return { kind: 'elsewhere', queue: workerQueue(cluster, worker) };
 }
@@ -195,13 +212,32 @@ function specForWorker(spec: PlannedRun): PlannedRun {
   return rest;
 }
 
+interface LockedCluster {
+  active: boolean;
+  drain: DrainFacts | null;
+  max_slots_per_project: number | null;
+}
+
+/** One lock a cluster serialises grants. */
+async function lockCluster(tx: Transaction<Tables>, name: string): Promise<LockedCluster | undefined> {
+  const { rows } = await sql<LockedCluster>`
+    select active, drain, max_slots_per_project from clusters where name = ${name} for update`.execute(tx);
+  return rows[0];
+}
+
+async function putOff(tx: Transaction<Tables>, run: LockedRun, reason: string): Promise<LeaseAnswer> {
+  const waits = { waiting: reason, waiting_since: run.ready_at, asked_at: sql<Date>`now()` };
+  await tx.updateTable('runs').set(waits).where('id', '=', run.id).execute();
+  return { kind: 'waiting', reason };
+}
+
 async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<LeaseAnswer> {
-  const choice = await chooseSlot(tx, run, request);
-  if (choice.kind === 'none') {
-    const waits = { waiting: choice.reason, waiting_since: run.ready_at, asked_at: sql<Date>`now()` };
-    await tx.updateTable('runs').set(waits).where('id', '=', run.id).execute();
-    return { kind: 'waiting', reason: choice.reason };
-  }
+  const cluster = await lockCluster(tx, run.cluster);
+  if (!cluster) return putOff(tx, run, `cluster ${run.cluster} is not registered`);
+  const closed = whyClosed(cluster);
+  if (closed !== null) return putOff(tx, run, `cluster ${run.cluster} ${closed}`);
+  const choice = await chooseSlot(tx, run, { ...request, maxSlotsPerProject: cluster.max_slots_per_project });
+  if (choice.kind === 'none') return putOff(tx, run, choice.reason);
   const { host, slot } = choice;
   const { rows } = await sql<{ token: number; image: string | null }>`
     with moved as (
@@ -228,6 +264,7 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   if (host.workerId !== request.worker) return elsewhere(run.cluster, host.workerId);
   return grantOf(run, {
     ...lease,
+    cluster: run.cluster,
     host: host.name,
     worker: host.workerId,
     state: 'leasing',
@@ -240,11 +277,13 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   });
 }
 
-async function chooseSlot(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<HostChoice> {
+async function chooseSlot(
+  tx: Transaction<Tables>,
+  run: LockedRun,
+  request: LeaseRequest & { maxSlotsPerProject: number | null },
+): Promise<HostChoice> {
   const { cluster, id, spec } = run;
-  const { rows } = await sql<{ most: number | null }>`
-    select max_slots_per_project as most from clusters where name = ${cluster} for update`.execute(tx);
-  const maxSlotsPerProject = rows[0]?.most ?? null;
+  const { maxSlotsPerProject } = request;
   const living = (await listHosts(tx, cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
   const hosts = living.map(offerOf);
   const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
@@ -268,7 +307,7 @@ function longestMs(spec: PlannedRun): number {
   return (spec.startTimeoutMs ?? DEFAULT_LIMITS.startMs) + spec.timeoutMs + DEFAULT_TIMING.runMarginMs;
 }
 
-function offerOf(host: HostRow): HostOffer {
+export function offerOf(host: HostRow): HostOffer {
   return {
     id: `${host.cluster}/${host.name}`,
     name: host.name,
@@ -276,5 +315,6 @@ function offerOf(host: HostRow): HostOffer {
     slots: host.slots,
     busySlots: host.busy,
     workerId: host.worker,
+    notAccepting: host.not_accepting,
   };
 }

@@ -159,8 +159,75 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table attempts add log_cap_bytes bigint not null default 536870912;
     alter table leases add deadline_at timestamptz not null default now() + interval '1 day';
   `),
+  '0003-clusters': statements(`
+    alter table clusters add description text not null default '';
+    alter table clusters add maintainer text not null default '';
+    alter table clusters add kind text not null default 'default' check (kind in ('default', 'specialised'));
+    alter table clusters add weight integer not null default 100 check (weight between 0 and 100);
+    alter table clusters add organisations jsonb not null default '[]';
+    alter table clusters add owner text;
+    alter table clusters add max_cpus double precision;
+    alter table clusters add max_memory_bytes bigint;
+    alter table clusters add max_slots_per_project integer;
+    alter table clusters add active boolean not null default true;
+    alter table clusters add enlist_automatically boolean not null default false;
+    alter table clusters add drain jsonb;
+    alter table clusters add drain_dispatched_at timestamptz;
+    insert into clusters (name, description) values ('local', 'The cluster that comes with the server.')
+      on conflict (name) do nothing;
+    create table cluster_keys (
+      cluster text not null references clusters (name) on delete cascade,
+      kid text not null,
+      x text not null,
+      created_at timestamptz not null default now(),
+      created_by text not null,
+      expires_at timestamptz,
+      revoked_at timestamptz,
+      primary key (cluster, kid)
+    );
+    create table workers (
+      id uuid not null,
+      cluster text not null references clusters (name) on delete cascade,
+      enlisted_at timestamptz,
+      slots integer not null,
+      version text not null,
+      not_accepting text,
+      load double precision,
+      free_disk_bytes bigint,
+      first_seen_at timestamptz not null default now(),
+      last_seen_at timestamptz not null default now(),
+      primary key (cluster, id)
+    );
+    insert into clusters (name) select distinct cluster from hosts on conflict (name) do nothing;
+    alter table hosts add not_accepting text;
+    create table tokens (
+      id uuid primary key,
+      name text not null,
+      digest text not null unique,
+      role text not null,
+      organisation text,
+      created_at timestamptz not null default now(),
+      expires_at timestamptz not null,
+      revoked_at timestamptz
+    );
+    create table audit (
+      id bigint generated always as identity primary key,
+      at timestamptz not null default now(),
+      actor text not null,
+      action text not null,
+      subject text not null,
+      allowed boolean not null,
+      detail text not null
+    );
+    create index audit_of_subject on audit (subject, id);
+    alter table projects add organisation text;
+    alter table runs add placement jsonb not null default '{"reason": "the only cluster there was", "pinned": false}';
+    alter table runs add moved_at timestamptz;
+    alter table runs add move_delivered_at timestamptz;
+    create index runs_to_move on runs (moved_at) where moved_at is not null and move_delivered_at is null;
+    create index runs_of_cluster on runs (cluster) where state <> 'finished';
+  `),
   '0004-fair-share': statements(`
-    alter table clusters add max_slots_per_project integer check (max_slots_per_project > 0);
     alter table runs add priority smallint not null default 3;
     alter table runs add host_tag text;
     alter table runs add waiting_since timestamptz;

@@ -7,6 +7,7 @@ export interface ProjectRow {
   description: string;
   definition: string;
   triggers: string[];
+  organisation: string | null;
   created_at: Date;
   updated_at: Date;
   last_number: number;
@@ -16,6 +17,8 @@ export interface ProjectText {
   description: string;
   definition: string;
   triggers: string[];
+  /** Absent: as it is, or none. */
+  organisation?: string | null;
 }
 
 /** @returns false when the name is taken; the row is then left as it is */

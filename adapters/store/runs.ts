@@ -3,6 +3,7 @@
 // Whatever changes a run and its attempts, leases or build locks the run first, several runs by id: else PostgreSQL finds
 // deadlocks (11 of 150 closes that met a result).
 import { sql, type Transaction } from 'kysely';
+import type { Placement } from '../../domain/cluster-choice';
 import { outcomeOf } from '../../domain/verdict';
 import type { LogGap } from '../../domain/schemas/api';
 import type { PlannedRun } from '../../domain/schemas/plan';
@@ -16,6 +17,7 @@ export interface RunRow {
   name: string;
   spec: PlannedRun;
   cluster: string;
+  placement: Placement;
   state: RunState;
   outcome: Outcome | null;
   cause: Cause | null;
@@ -28,6 +30,9 @@ export interface RunRow {
   exit_code: number | null;
   log_bytes: number | null;
   started_at: Date | null;
+  /** How its newest attempt ended; null: it has not, or there is none since its last rerun. */
+  attempt_cause: Cause | null;
+  attempt_message: string | null;
 }
 export interface AttemptRow {
   run_id: string;
@@ -71,6 +76,7 @@ function selectRuns(db: Database) {
       'runs.name',
       'runs.spec',
       'runs.cluster',
+      'runs.placement',
       'runs.state',
       'runs.outcome',
       'runs.cause',
@@ -83,6 +89,8 @@ function selectRuns(db: Database) {
       'attempts.exit_code',
       'attempts.log_bytes',
       'attempts.started_at',
+      'attempts.cause as attempt_cause',
+      'attempts.message as attempt_message',
     ]);
 }
 
@@ -101,19 +109,6 @@ export async function readRun(
     .where('builds.number', '=', where.number)
     .where('runs.name', '=', where.run)
     .executeTakeFirst();
-}
-
-/** Names of the runs of the same build that are not finished. */
-export async function listUnfinished(db: Database, runId: string): Promise<string[]> {
-  const rows = await db
-    .selectFrom('runs')
-    .select('name')
-    .where('build_id', '=', (query) =>
-      query.selectFrom('runs as one').select('one.build_id').where('one.id', '=', runId),
-    )
-    .where('state', '<>', 'finished')
-    .execute();
-  return rows.map((row) => row.name);
 }
 
 export async function listAttempts(db: Database, runId: string): Promise<AttemptRow[]> {

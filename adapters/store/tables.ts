@@ -2,6 +2,8 @@
 // Used by the files of this folder only.
 import type { ColumnType, Generated } from 'kysely';
 import type { LogGap } from '../../domain/schemas/api';
+import type { Role } from '../../domain/schemas/clusters';
+import type { Placement } from '../../domain/cluster-choice';
 import type { Plan, PlannedRun } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome, RunState } from '../../domain/schemas/words';
 
@@ -17,6 +19,7 @@ export interface Tables {
     definition: string;
     triggers: ColumnType<string[], string, string>;
     last_number: Bigint;
+    organisation: string | null;
     created_at: Instant;
     updated_at: Instant;
   };
@@ -55,6 +58,9 @@ export interface Tables {
     name: string;
     spec: ColumnType<PlannedRun, string, string>;
     cluster: string;
+    placement: ColumnType<Placement, string | undefined, string>;
+    moved_at: NullableInstant;
+    move_delivered_at: NullableInstant;
     state: RunState;
     outcome: Outcome | null;
     cause: Cause | null;
@@ -107,9 +113,62 @@ export interface Tables {
   };
   clusters: {
     name: string;
+    description: Generated<string>;
+    maintainer: Generated<string>;
+    kind: Generated<'default' | 'specialised'>;
+    weight: Generated<number>;
+    organisations: ColumnType<string[], string | undefined, string>;
+    owner: string | null;
     allow_privileged: Generated<boolean>;
+    max_cpus: number | null;
+    max_memory_bytes: number | null;
     max_slots_per_project: number | null;
+    active: Generated<boolean>;
+    enlist_automatically: Generated<boolean>;
+    drain: ColumnType<DrainFacts | null, string | null | undefined, string | null>;
+    /** The workflow of its maintenance has been started. */
+    drain_dispatched_at: NullableInstant;
     created_at: Instant;
+  };
+  cluster_keys: {
+    cluster: string;
+    kid: string;
+    x: string;
+    created_at: Instant;
+    created_by: string;
+    expires_at: NullableInstant;
+    revoked_at: NullableInstant;
+  };
+  workers: {
+    id: string;
+    cluster: string;
+    enlisted_at: NullableInstant;
+    slots: number;
+    version: string;
+    not_accepting: string | null;
+    load: number | null;
+    free_disk_bytes: number | null;
+    first_seen_at: Instant;
+    last_seen_at: Instant;
+  };
+  tokens: {
+    id: string;
+    name: string;
+    digest: string;
+    role: Role;
+    organisation: string | null;
+    created_at: Instant;
+    expires_at: Instant;
+    revoked_at: NullableInstant;
+  };
+  audit: {
+    id: Generated<number>;
+    at: Instant;
+    actor: string;
+    action: string;
+    subject: string;
+    allowed: boolean;
+    detail: string;
   };
   hosts: {
     id: string;
@@ -119,6 +178,7 @@ export interface Tables {
     labels: ColumnType<string[], string, string>;
     slots: number;
     version: string;
+    not_accepting: string | null;
     last_seen_at: Instant;
   };
   /** Queued runs of a cluster that differ in nothing but their age; domain/priority.ts says what for. */
@@ -144,6 +204,16 @@ export interface Tables {
     deadline_at: Instant;
     ended_at: NullableInstant;
   };
+}
+
+/** Maintenance of a cluster, as it was asked for. Instants are ISO 8601 texts. */
+export interface DrainFacts {
+  /** Of this maintenance alone; its workflow carries it. */
+  id: string;
+  reason: string;
+  by: string;
+  since: string;
+  deadline: string | null;
 }
 
 /** Where the blocks of a compressed log lie: one entry a block, in order. */

@@ -9,7 +9,6 @@ import {
   listArtifacts,
   listAttempts,
   listRuns,
-  listUnfinished,
   readRun,
   requestRunCancel,
   type RunRow,
@@ -19,7 +18,8 @@ import type { RerunWish } from '../../domain/rerun';
 import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
-import { SILENT_AFTER_MS, viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
+import { sayWaiting } from '../waiting';
+import { viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
 import { requireProject } from './projects';
 
 const Page = z.object({
@@ -142,33 +142,23 @@ export async function requireRun(context: ApiContext, path: RunPath): Promise<Ru
   return row;
 }
 
-async function livingClusters(context: ApiContext): Promise<Set<string>> {
-  const hosts = await listHosts(context.db);
-  return new Set(hosts.filter((host) => host.silent_ms < SILENT_AFTER_MS).map((host) => host.cluster));
-}
-
 async function answerBuild(context: ApiContext, row: BuildRow): Promise<shapes.Build> {
-  const [runs, clusters] = await Promise.all([listRuns(context.db, row.id), livingClusters(context)]);
-  const unfinished = new Set(runs.filter((run) => run.state !== 'finished').map((run) => run.name));
-  const place = { project: row.project, build: row.number, livingClusters: clusters, unfinished };
+  const runs = await listRuns(context.db, row.id);
+  const waiting = await sayWaiting(context, row.id, { runs, all: runs });
+  const place = { project: row.project, build: row.number, waiting };
   return { ...viewBuild(row, context.links), runs: runs.map((run) => viewRun(run, place, context.links)) };
 }
 
 async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run> {
   const row = await requireRun(context, path);
-  const [attempts, artifacts, clusters, unfinished, build] = await Promise.all([
+  const [attempts, artifacts, build] = await Promise.all([
     listAttempts(context.db, row.id),
     listArtifacts(context.db, row.id, row.attempt),
-    livingClusters(context),
-    listUnfinished(context.db, row.id),
     requireBuild(context, path),
   ]);
-  const place = {
-    project: build.project,
-    build: build.number,
-    livingClusters: clusters,
-    unfinished: new Set(unfinished),
-  };
+  const all = row.state === 'queued' ? await listRuns(context.db, build.id) : [];
+  const waiting = await sayWaiting(context, build.id, { runs: [row], all });
+  const place = { project: build.project, build: build.number, waiting };
   const artifactPlace = { ...place, run: row.name, attempt: row.attempt };
   return {
     ...viewRun(row, place, context.links),

@@ -1,5 +1,5 @@
 // Owns /v1/projects and /v1/validate: project files come in here, checked before anything is stored.
-import { Router } from 'express';
+import { Router, type Request } from 'express';
 import { projectFileJsonSchema, readProjectFile } from '../../adapters/project-file';
 import { planDigest } from '../../adapters/plan-digest';
 import { lastBuilds, listBuilds } from '../../adapters/store/builds';
@@ -11,10 +11,13 @@ import {
   type ProjectRow,
 } from '../../adapters/store/projects';
 import { makePlan } from '../../domain/plan';
+import type { Plan } from '../../domain/schemas/plan';
 import type { ProjectFile } from '../../domain/schemas/project-file';
 import * as shapes from '../../domain/schemas/api';
 import type { Problem } from '../../domain/schemas/words';
+import { requireOperator } from '../caller';
 import type { ApiContext } from '../context';
+import { placeRuns, type Place } from '../placing';
 import { notFound, Refusal } from '../problem';
 import { viewProject } from '../views';
 
@@ -37,8 +40,16 @@ export function projectRoutes(context: ApiContext): Router {
   });
 
   router.post('/v1/projects', async (request, response) => {
-    const { name, definition } = shapes.CreateProject.parse(request.body);
-    const isNew = await createProject(context.db, projectText(name, definition));
+    const { name, definition, organisation = null } = shapes.CreateProject.parse(request.body);
+    const text = projectText(name, definition);
+    if (organisation !== null) {
+      await requireOperator(context, request, {
+        action: 'project.create',
+        subject: `project ${name}`,
+        owner: organisation,
+      });
+    }
+    const isNew = await createProject(context.db, { ...text, organisation });
     if (!isNew) throw new Refusal(409, 'name-taken', `project ${name} exists; replace its definition with PUT`);
     const answer = await answerProject(context, name);
     response.status(201).location(answer.urls.self).json(answer);
@@ -50,8 +61,10 @@ export function projectRoutes(context: ApiContext): Router {
 
   router.put('/v1/projects/:project', async (request, response) => {
     const name = request.params.project;
-    const { definition } = shapes.ReplaceProject.parse(request.body);
-    if (!(await replaceProject(context.db, projectText(name, definition)))) throw notFound(`project ${name}`);
+    const { definition, organisation } = shapes.ReplaceProject.parse(request.body);
+    const text = projectText(name, definition);
+    await requireOwners(context, request, { name, organisation });
+    if (!(await replaceProject(context.db, { ...text, organisation }))) throw notFound(`project ${name}`);
     response.json(await answerProject(context, name));
   });
 
@@ -60,7 +73,9 @@ export function projectRoutes(context: ApiContext): Router {
     const wanted = shapes.PlanRequest.parse(request.body ?? {});
     const file = checkDefinition(wanted.definition ?? project.definition);
     const plan = planOrRefuse(file, wanted);
-    response.json({ digest: planDigest(plan), plan });
+    const { organisation } = project;
+    const places = await placeRuns(context, plan, { organisation, cluster: wanted.cluster });
+    response.json({ digest: planDigest(plan), plan, places: places.map((place, at) => viewPlace(plan, at, place)) });
   });
 
   return router;
@@ -109,6 +124,25 @@ async function answerProject(context: ApiContext, name: string): Promise<shapes.
   const row = await requireProject(context, name);
   const [newest] = await listBuilds(context.db, name, { limit: 1 });
   return { ...viewProject(row, newest, context.links), definition: row.definition, triggers: row.triggers };
+}
+
+const viewPlace = (plan: Plan, at: number, { cluster, placement }: Place): shapes.PlanPreview['places'][number] => ({
+  run: plan.runs[at]?.name ?? '',
+  cluster,
+  reason: placement.reason,
+});
+
+/** What a project of an organisation runs, runs on its clusters: it is changed by that organisation, and given away by both. */
+async function requireOwners(
+  context: ApiContext,
+  request: Request,
+  { name, organisation }: { name: string; organisation?: string | null },
+): Promise<void> {
+  const before = (await requireProject(context, name)).organisation;
+  const intent = { action: 'project.replace', subject: `project ${name}` };
+  for (const owner of new Set([before, organisation ?? before])) {
+    if (owner !== null) await requireOperator(context, request, { ...intent, owner });
+  }
 }
 
 function projectText(name: string, definition: string) {

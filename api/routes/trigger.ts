@@ -6,10 +6,10 @@ import { dispatchBuild } from '../../adapters/outbox';
 import { planDigest } from '../../adapters/plan-digest';
 import { createBuild, readBuild, type NewBuild } from '../../adapters/store/builds';
 import type { BuildToStart } from '../../adapters/temporal';
-import { allowsPrivileged } from '../../adapters/store/hosts';
 import type { Plan } from '../../domain/schemas/plan';
 import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
+import { placeRuns } from '../placing';
 import { notFound, Refusal } from '../problem';
 import { viewBuild } from '../views';
 import { checkDefinition, planOrRefuse, requireProject } from './projects';
@@ -27,7 +27,8 @@ async function trigger(context: ApiContext, name: string, request: Request) {
   const wanted = shapes.TriggerRequest.parse(request.body ?? {});
   const project = await requireProject(context, name);
   const plan = planOrRefuse(checkDefinition(project.definition), wanted);
-  await checkPolicy(context, plan);
+  const { organisation } = project;
+  const places = await placeRuns(context, plan, { organisation, cluster: wanted.cluster });
   const build = {
     id: randomUUID(),
     project: name,
@@ -35,7 +36,7 @@ async function trigger(context: ApiContext, name: string, request: Request) {
     plan,
     planDigest: planDigest(plan),
     runIds: plan.runs.map(() => randomUUID()),
-    cluster: context.cluster,
+    places,
     params: wanted.params,
     reason: wanted.reason,
     idempotencyKey: keyOf(request),
@@ -62,11 +63,12 @@ async function trigger(context: ApiContext, name: string, request: Request) {
   }
 }
 
-function toStart({ id, project, plan, runIds, cluster }: NewBuild, number: number): BuildToStart {
+function toStart({ id, project, plan, runIds, places }: NewBuild, number: number): BuildToStart {
   const runs = plan.runs.map((spec, at) => ({
     id: runIds[at] ?? '',
     spec,
-    cluster,
+    cluster: places[at]!.cluster,
+    moves: 0,
     outcome: null,
     attemptsBefore: 0,
   }));
@@ -129,16 +131,4 @@ function keyOf(request: Request): string | null {
     throw new Refusal(400, 'malformed-request', 'Idempotency-Key must be 1 to 255 characters');
   }
   return key;
-}
-
-async function checkPolicy(context: ApiContext, plan: Plan): Promise<void> {
-  const asking = plan.runs.find((run) => run.privileged || run.capAdd.length > 0);
-  if (!asking || (await allowsPrivileged(context.db, context.cluster))) return;
-  const what = asking.privileged ? 'a privileged container' : `capability ${asking.capAdd.join(', ')}`;
-  throw new Refusal(
-    403,
-    'policy',
-    `run ${asking.name} asks for ${what}, which cluster ${context.cluster} does not allow; ` +
-      'remove it, or have the cluster allow it (SLIPWAY_ALLOW_PRIVILEGED=true)',
-  );
 }

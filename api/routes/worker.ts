@@ -1,14 +1,16 @@
 // Owns /v1/worker: what cluster workers say and ask. Each call about an attempt names its fencing token.
-// Guarded by the worker token; a worker holds no other credential.
-import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
+// A worker shows a token that it signs with the key of its cluster, and speaks for its own cluster's work alone.
+import { randomUUID } from 'node:crypto';
 import { extname } from 'node:path';
-import express, { Router, type Request, type RequestHandler } from 'express';
+import express, { Router, type Request, type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
 import { lookup } from 'mime-types';
 import { z } from 'zod';
 import { appendLog } from '../../adapters/log-store';
 import { recordArtifact } from '../../adapters/store/logs';
 import {
+  FencedError,
   findOrphans,
+  isForeign,
   recordProgress,
   recordResult,
   releaseCleaned,
@@ -18,7 +20,11 @@ import {
 } from '../../adapters/store/holders';
 import { recordHost } from '../../adapters/store/hosts';
 import { requestLease } from '../../adapters/store/leases';
+import { recordWorker } from '../../adapters/store/workers';
+import type { WorkerIdentity } from '../../adapters/worker-identity';
+import { WorkerRefusal } from '../../adapters/worker-refusal';
 import { pagePath } from '../../domain/names';
+import { version } from '../../package.json';
 import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
 import { Refusal } from '../problem';
@@ -41,34 +47,27 @@ const ArtifactPath = z
 export function workerRoutes(context: ApiContext): Router {
   const router = Router();
   const attempt = '/v1/worker/attempts/:runId/:attempt';
-  router.use('/v1/worker', requireWorker(context.workerToken));
+  router.use('/v1/worker', requireWorker(context));
 
   router.post('/v1/worker/hello', async (request, response) => {
-    const { worker, cluster, host, ...rest } = shapes.Hello.parse(request.body);
-    const isMine = await recordHost(context.db, { worker, cluster, name: host, ...rest }, SILENT_AFTER_MS);
-    if (!isMine) {
-      throw new Refusal(
-        403,
-        'host-taken',
-        `another living worker serves host ${host} of cluster ${cluster}; give this one a name of its own (SLIPWAY_HOST)`,
-      );
-    }
-    response.json({});
+    response.json(await greet(context, shapes.Hello.parse(request.body), workerOf(response)));
   });
 
   router.post('/v1/worker/lease', async (request, response) => {
-    response.json(await lease(context, shapes.LeaseAsk.parse(request.body)));
+    response.json(await lease(context, shapes.LeaseAsk.parse(request.body), workerOf(response)));
   });
 
   router.post('/v1/worker/orphans', async (request, response) => {
+    const who = workerOf(response);
     const { worker, found } = shapes.RemainsList.parse(request.body);
-    await releaseCleaned(context.db, worker, found);
-    response.json({ orphans: await findOrphans(context.db, found) });
+    requireSelf(who, { worker, cluster: who.cluster });
+    await releaseCleaned(context.db, who, found);
+    response.json({ orphans: await findOrphans(context.db, who.cluster, found) });
   });
 
   router.post(`${attempt}/progress`, async (request, response) => {
     const { startedAt, ...progress } = shapes.Progress.parse(request.body);
-    await recordProgress(context.db, holderOf(request), {
+    await recordProgress(context.db, holderOf(request, response), {
       ...progress,
       startedAt: startedAt ? new Date(startedAt) : undefined,
     });
@@ -81,41 +80,64 @@ export function workerRoutes(context: ApiContext): Router {
     async (request, response) => {
       const { offset } = LogQuery.parse(request.query);
       const bytes = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-      const end = await appendLog(context, holderOf(request), { startByte: offset, bytes });
+      const end = await appendLog(context, holderOf(request, response), { startByte: offset, bytes });
       response.json({ bytes: end.bytes });
     },
   );
 
   router.put(`${attempt}/artifacts`, async (request, response) => {
-    response.json(await storeArtifact(context, request));
+    response.json(await storeArtifact(context, holderOf(request, response), request));
   });
 
   router.post(`${attempt}/result`, async (request, response) => {
-    await recordResult(context.db, holderOf(request), shapes.Result.parse(request.body));
+    await recordResult(context.db, holderOf(request, response), shapes.Result.parse(request.body));
     response.json({});
   });
 
   router.post(`${attempt}/release`, async (request, response) => {
-    await releaseLease(context.db, holderOf(request));
+    await releaseLease(context.db, holderOf(request, response));
     response.json({});
   });
 
+  router.use('/v1/worker', refuseWorkers(context));
   return router;
 }
 
-async function lease(context: ApiContext, ask: shapes.LeaseAsk): Promise<shapes.LeaseReply> {
+async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdentity): Promise<shapes.HelloReply> {
+  requireSelf(who, hello);
+  const { worker, cluster, host, labels, slots, notAccepting = null } = hello;
+  const enlisted = await recordWorker(context.db, hello);
+  const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting };
+  if (enlisted && !(await recordHost(context.db, facts, SILENT_AFTER_MS))) {
+    throw new Refusal(
+      403,
+      'host-taken',
+      `another living worker serves host ${host} of cluster ${cluster}; give this one a name of its own (SLIPWAY_HOST)`,
+    );
+  }
+  return { enlisted, serverVersion: version };
+}
+
+async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdentity): Promise<shapes.LeaseReply> {
+  requireSelf(who, { worker: ask.worker, cluster: who.cluster });
   const answer = await requestLease(context.db, {
     ...ask,
+    cluster: who.cluster,
     silentAfterMs: SILENT_AFTER_MS,
     logCapBytes: context.logCapBytes,
   });
+  if (answer.kind === 'foreign') throw new WorkerRefusal('foreign-attempt', ask.runId);
   if (answer.kind !== 'granted') return answer;
   const { project, build, run } = answer;
   return { ...answer, runUrl: context.links.base + pagePath.run(project, build, run) };
 }
 
-async function storeArtifact(context: ApiContext, request: Request): Promise<shapes.Stored> {
-  const holder = holderOf(request);
+function requireSelf(who: WorkerIdentity, named: { worker: string; cluster: string }): void {
+  if (named.worker === who.worker && named.cluster === who.cluster) return;
+  throw new WorkerRefusal('foreign-worker', `${named.worker} of ${named.cluster}`);
+}
+
+async function storeArtifact(context: ApiContext, holder: Holder, request: Request): Promise<shapes.Stored> {
   const path = ArtifactPath.parse(request.query['path']);
   // Asked before the bytes come, so that a fenced worker does not send a gigabyte for nothing, and again with the row.
   await requireLive(context.db, holder);
@@ -131,17 +153,35 @@ async function storeArtifact(context: ApiContext, request: Request): Promise<sha
   return stored;
 }
 
-function holderOf(request: Request): Holder {
-  return { ...HolderPath.parse(request.params), ...shapes.HolderQuery.parse(request.query) };
+function holderOf(request: Request, response: Response): Holder {
+  const { cluster } = workerOf(response);
+  return { ...HolderPath.parse(request.params), ...shapes.HolderQuery.parse(request.query), cluster };
 }
 
-function requireWorker(token: string | undefined): RequestHandler {
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return (request, _response, next) => {
-    const given = /^Bearer (.+)$/.exec(request.get('authorization') ?? '')?.[1] ?? '';
-    if (token === undefined || !timingSafeEqual(digest(given), digest(token))) {
-      throw new Refusal(401, 'unknown-worker', 'name the worker token of this server (SLIPWAY_WORKER_TOKEN)');
-    }
+const workerOf = (response: Response): WorkerIdentity => response.locals['worker'] as WorkerIdentity;
+
+function requireWorker({ identities }: ApiContext): RequestHandler {
+  return async (request, response, next) => {
+    const need = request.path === '/hello' ? 'key' : 'enlisted';
+    response.locals['worker'] = await identities.identify(request.get('authorization'), need);
     next();
+  };
+}
+
+/** Puts on record who was refused as a worker, and tells a stranger to an attempt from one who was fenced. */
+function refuseWorkers(context: ApiContext): ErrorRequestHandler {
+  // oxlint-disable-next-line max-params -- Express knows an error handler by its four parameters
+  return async (error: unknown, request, response, next) => {
+    const who = response.locals['worker'] as WorkerIdentity | undefined;
+    const { runId, attempt } = request.params;
+    let refusal = error;
+    if (error instanceof FencedError && who && runId !== undefined) {
+      const key = { runId: String(runId), attempt: Number(attempt), cluster: who.cluster };
+      if (await isForeign(context.db, key)) refusal = new WorkerRefusal('foreign-attempt', key.runId);
+    }
+    if (refusal instanceof WorkerRefusal) {
+      context.refusals.record({ who, call: `${request.method} ${request.path}`, refusal });
+    }
+    next(refusal);
   };
 }

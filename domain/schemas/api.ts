@@ -1,6 +1,7 @@
 // Owns the shapes that cross HTTP between people and the API: every request and answer under /v1.
 // Read by api/ (checks at the door), cli/ and web/ (types of the answers).
 import { z } from 'zod';
+import { ClusterName, Organisation } from './clusters';
 import { Plan, PlannedRun, Priority } from './plan';
 import { BuildState, Cause, Outcome, Problem, RunState, Status } from './words';
 
@@ -37,13 +38,17 @@ const priority = Priority.optional().describe(
   '1 (first) to 5 (last), of all runs of the build; it wins over those in the file; default: those, else 3',
 );
 
-export const CreateProject = z.strictObject({ name: ProjectName, definition: Definition });
-export const ReplaceProject = z.strictObject({ definition: Definition });
+const ofProject = {
+  organisation: Organisation.nullish().describe('whose clusters it may use; an operator of that organisation sets it'),
+};
+export const CreateProject = z.strictObject({ name: ProjectName, definition: Definition, ...ofProject });
+export const ReplaceProject = z.strictObject({ definition: Definition, ...ofProject });
 export const ValidateRequest = z.strictObject({ definition: Definition });
 export const TriggerRequest = z.strictObject({
   trigger: z.string().optional().describe('name of a trigger in the project file; default: the first'),
   params: Params.default({}),
   priority,
+  cluster: ClusterName.optional().describe('cluster that takes all its runs, whatever the file says; default: placed'),
   reason: z.string().max(4096).default('').describe('free text shown with the build'),
 });
 export type TriggerRequest = z.infer<typeof TriggerRequest>;
@@ -59,6 +64,7 @@ export const PlanRequest = z.strictObject({
   trigger: z.string().optional(),
   params: Params.default({}),
   priority,
+  cluster: ClusterName.optional(),
 });
 
 export const PlanAnswer = z.strictObject({
@@ -66,6 +72,12 @@ export const PlanAnswer = z.strictObject({
   plan: Plan,
 });
 export type PlanAnswer = z.infer<typeof PlanAnswer>;
+export const PlanPreview = PlanAnswer.extend({
+  places: z
+    .array(z.strictObject({ run: z.string(), cluster: z.string(), reason: z.string() }))
+    .describe('where its runs would go if it were triggered now'),
+});
+export type PlanPreview = z.infer<typeof PlanPreview>;
 
 export const RunCounts = z.strictObject({
   total: count,
@@ -118,6 +130,12 @@ export const RunSummary = z.strictObject({
   attempt: count.describe('number of the newest attempt, 0 before the first'),
   exitCode: z.number().int().nullable(),
   cluster: z.string(),
+  placement: z.strictObject({
+    reason: z.string().describe('why it is in this cluster'),
+    pinned: z.boolean().describe('it names its cluster, so it is never moved'),
+    before: z.array(z.string()).optional().describe('clusters it waited in before'),
+    moves: count.optional().describe('how often it was moved; absent: never'),
+  }),
   host: z.string().nullable(),
   logBytes: count,
   startedAt: instant.nullable(),
@@ -181,6 +199,7 @@ export type Run = z.infer<typeof Run>;
 export const ProjectSummary = z.strictObject({
   name: ProjectName,
   description: z.string(),
+  organisation: z.string().nullable(),
   createdAt: instant,
   updatedAt: instant,
   lastBuild: BuildSummary.nullable(),

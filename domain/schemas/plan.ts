@@ -37,6 +37,7 @@ export const PlannedRun = z.strictObject({
   privileged: z.boolean(),
   capAdd: z.array(z.string()),
   capDrop: z.array(z.string()),
+  cluster: z.string().optional().describe('cluster that the file names; absent: placement finds one'),
   hostTag: z.string().optional().describe('lower-case glob over host name and labels; absent: any host'),
   script: z.string().describe('program text, executed as a file'),
   env: z.record(z.string(), z.string()).describe('merged parameters, see docs/project-file.md'),

@@ -80,6 +80,10 @@ const Capabilities = z.array(z.string().regex(/^[A-Za-z_]+$/, 'write a Linux cap
 const timeout = () => numberFrom(0.001, 43_200);
 
 const priority = () => wholeFrom(1, 5).optional();
+const cluster = () =>
+  text(64)
+    .regex(/^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$/, 'use a-z 0-9 . _ - and begin and end with a letter or digit')
+    .optional();
 
 const timeouts = {
   waiting: timeout().optional().describe('minutes until a host takes the run; default 10080 (a week)'),
@@ -100,6 +104,7 @@ const settings = {
   privileged: flag().optional().describe('full access to the host, where the cluster allows it; default false'),
   'cap-add': Capabilities.optional().describe('Linux capabilities to add'),
   'cap-drop': Capabilities.optional().describe('Linux capabilities to drop'),
+  cluster: cluster().describe('cluster that takes it; default: as in the trigger, else in the file, else placed'),
   'host-tag': text(256).optional().describe('glob over host name and labels, case ignored; default: any host'),
   params: Params.optional().describe('environment variables; values are taken as written'),
   timeout: timeout().optional().describe('minutes, 0.001 to 43200, fractions allowed; default: that of the file'),
@@ -180,6 +185,7 @@ const TriggerEntry = z.strictObject({
     .describe('what starts it besides the API; simple: nothing else'),
   params: Params.optional().describe('environment variables of all its runs'),
   priority: priority().describe('1 (first) to 5 (last), of all its runs; default: as in the file'),
+  cluster: cluster().describe('cluster of all its runs'),
   runs: z.array(RunEntry).min(1, 'a trigger needs one run or more').describe('1 to 1000 runs once expanded'),
 });
 export type TriggerEntry = z.infer<typeof TriggerEntry>;
@@ -199,6 +205,7 @@ export const ProjectFile = z.strictObject({
   priority: priority().describe('1 (first) to 5 (last), of all runs; default 3'),
   description: z.string().max(4096).optional().describe('free text, up to 4096 characters'),
   params: Params.optional().describe('environment variables of all runs'),
+  cluster: cluster().describe('cluster of all runs'),
   scripts: Scripts.default({}).describe('name → program text, executed as a file'),
   triggers: z
     .array(TriggerEntry)

@@ -14,8 +14,17 @@ export const Hello = z.strictObject({
   labels: z.array(z.string().min(1).max(200)).max(100),
   slots: z.number().int().min(1).max(1000),
   version: z.string().max(64),
+  notAccepting: z.string().min(1).max(300).nullish().describe('why it takes no new runs; absent: it does'),
+  load: z.number().nonnegative().nullish().describe('runnable processes over the last minute'),
+  freeDiskBytes: count.nullish().describe('where its runs lie'),
 });
 export type Hello = z.infer<typeof Hello>;
+
+export const HelloReply = z.object({
+  enlisted: z.boolean().describe('false: wait for an admin, and say hello again'),
+  serverVersion: z.string(),
+});
+export type HelloReply = z.infer<typeof HelloReply>;
 
 export const LeaseAsk = z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), worker: z.uuid() });
 export type LeaseAsk = z.infer<typeof LeaseAsk>;
@@ -43,6 +52,11 @@ export const LeaseReply = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('elsewhere'), queue: z.string().describe('the worker that holds the lease') }),
   z.strictObject({ kind: z.literal('waiting'), reason: z.string() }),
   z.strictObject({ kind: z.literal('cancelled') }),
+  z.strictObject({
+    kind: z.literal('moved'),
+    cluster: z.string().describe('the run waits there now'),
+    move: count.describe('how often it was moved'),
+  }),
   z.strictObject({
     kind: z.literal('clean'),
     token: count,

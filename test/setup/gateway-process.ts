@@ -4,8 +4,8 @@ import { openFront } from '../../gateway/front';
 import { openGrpcProxy } from '../../gateway/grpc-proxy';
 import type { GrpcLimits } from '../../gateway/grpc-proxy';
 import type { GuestLimits } from '../../gateway/guests';
-import { Identities } from '../../gateway/identity';
-import type { ClusterKey } from '../../gateway/key-cache';
+import { Identities } from '../../adapters/worker-identity';
+import type { ClusterKey } from '../../adapters/access-cache';
 import { TaskTokens } from '../../gateway/task-tokens';
 import { openUpstream } from '../../gateway/upstream';
 
@@ -44,7 +44,10 @@ const dateOf = (text: string | null): Date | null => (text === null ? null : new
 async function serve(): Promise<void> {
   const proxy = openGrpcProxy({
     upstream: openUpstream(),
-    identities: new Identities({ keysOf: (cluster) => Promise.resolve((keys[cluster] ?? []).map(readKey)) }),
+    identities: new Identities({
+      accessOf: (cluster) =>
+        Promise.resolve({ keys: (keys[cluster] ?? []).map(readKey), enlisted: { has: () => true } }),
+    }),
     tokens: new TaskTokens(Buffer.from(secret, 'hex')),
     audit: (refusal) => tell({ refusal }),
     report: (error, method) => tell({ fault: `${method}: ${String(error)}` }),

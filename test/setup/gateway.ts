@@ -16,7 +16,7 @@ import {
 import { temporal } from '@temporalio/proto';
 import { exportJWK, generateKeyPair, SignJWT, type JWK, type JWTPayload, type KeyLike } from 'jose';
 import type { RefusalRecord } from '../../gateway/admission';
-import type { ClusterKey } from '../../gateway/key-cache';
+import type { ClusterKey } from '../../adapters/access-cache';
 import type { GatewaySettings, GatewayWeight } from './gateway-process';
 import { waitFor } from './wait-for';
 
@@ -44,7 +44,7 @@ const secondsNow = (): number => Math.floor(Date.now() / 1000);
 /** What a worker shows: good as it is; `changes` make it bad. */
 export function signToken(key: TestKey, worker: string, { header, claims }: TokenChanges = {}): Promise<string> {
   const iat = secondsNow();
-  const good = { iss: `cluster:${key.cluster}`, sub: worker, aud: 'slipway-gateway', iat, exp: iat + 300 };
+  const good = { iss: `cluster:${key.cluster}`, sub: worker, aud: 'slipway', iat, exp: iat + 300 };
   return new SignJWT({ ...good, ...claims })
     .setProtectedHeader({ alg: 'EdDSA', kid: key.kid, ...header })
     .sign(key.privateKey);

@@ -6,8 +6,10 @@ import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import Dockerode from 'dockerode';
 import { startOf } from '../../adapters/pid-lock';
+import { makeClusterKey } from '../../adapters/cluster-keys';
 import { hasStarterImage, makeStarterImage } from '../../adapters/starter-image';
 import type { Build, Project, Run } from '../../domain/schemas/api';
+import type { PublicKey } from '../../domain/schemas/clusters';
 import { freePort } from './free-port';
 import { startTemporal } from './temporal';
 import { waitFor } from './wait-for';
@@ -15,14 +17,15 @@ import { waitFor } from './wait-for';
 const TOP = resolve(__dirname, '..', '..');
 /** The compiled program, whether this file runs from its source or, for a benchmark, from dist/test/setup. */
 const DIST = basename(TOP) === 'dist' ? TOP : join(TOP, 'dist');
-export const WORKER_TOKEN = 'a-token-for-tests-only';
+export const ADMIN_TOKEN = 'a-token-for-tests-only';
 
 type Env = Record<string, string>;
-type Role = 'database' | 'api' | 'orchestrator' | 'worker';
+type Role = 'database' | 'api' | 'orchestrator' | 'gateway' | 'worker';
 const ENTRY: Record<Role, string> = {
   database: 'workers/database.js',
   api: 'api/main.js',
   orchestrator: 'workers/orchestrator.js',
+  gateway: 'gateway/main.js',
   worker: 'workers/cluster.js',
 };
 
@@ -33,6 +36,8 @@ export interface HouseOptions {
   /** Copies of the API; the first is `url`. */
   apis?: number;
   slots?: number;
+  /** Workers know one address alone, that of a gateway. */
+  gateway?: boolean;
   /** Temporal does not push cancellations to workers. */
   withoutPush?: boolean;
   /** For single roles, once the addresses of API and Temporal are known. */
@@ -53,6 +58,9 @@ export class House {
   readonly dir = mkdtempSync(join(tmpdir(), 'slipway-test-'));
   private readonly members = new Map<string, Member>();
   url = '';
+  /** Of cluster `local`, which enlists by itself. */
+  key!: Awaited<ReturnType<typeof makeClusterKey>>;
+  gatewayUrl = '';
   readonly apiUrls: string[] = [];
   temporal!: Awaited<ReturnType<typeof startTemporal>>;
 
@@ -69,13 +77,15 @@ export class House {
 
   private async begin(options: HouseOptions): Promise<void> {
     await ensureTestImage();
+    this.key = await makeClusterKey();
     this.temporal = await startTemporal({ withoutPush: options.withoutPush });
     const ports = await Promise.all(Array.from({ length: options.apis ?? 1 }, freePort));
     this.apiUrls.push(...ports.map((port) => `http://127.0.0.1:${port}`));
     this.url = this.apiUrls[0] ?? '';
     const env = {
       SLIPWAY_DATA_DIR: this.dir,
-      SLIPWAY_WORKER_TOKEN: WORKER_TOKEN,
+      SLIPWAY_ADMIN_TOKEN: ADMIN_TOKEN,
+      SLIPWAY_CLUSTER_KEY: this.key.privateKey,
       SLIPWAY_URL: this.url,
       SLIPWAY_SLOTS: String(options.slots ?? 4),
       SLIPWAY_HOST: 'test-host',
@@ -89,14 +99,58 @@ export class House {
       this.members.set(name, { role: 'api', env: { ...env, SLIPWAY_LISTEN: `127.0.0.1:${port}` } });
     });
     const roleEnv = await options.roleEnv?.({ url: this.url, temporal: this.temporal.address, dir: this.dir });
-    for (const role of ['orchestrator', 'worker'] as const) {
-      this.members.set(role, { role, env: { ...env, ...roleEnv?.[role] } });
-    }
+    const gateway = options.gateway ? await this.addGateway(env) : {};
+    this.members.set('orchestrator', { role: 'orchestrator', env: { ...env, ...roleEnv?.orchestrator } });
+    this.members.set('worker', { role: 'worker', env: { ...env, ...gateway, ...roleEnv?.worker } });
     const names = [...this.members]
       .filter(([, member]) => !options.without?.includes(member.role))
       .map(([name]) => name);
     if (names.includes('database')) await this.start('database');
-    await Promise.all(names.filter((name) => name !== 'database').map((name) => this.start(name)));
+    const others = names.filter((name) => name !== 'database');
+    await Promise.all(others.filter((name) => !name.startsWith('worker')).map((name) => this.start(name)));
+    if (names.includes('api')) await this.register('local', this.key.publicKey);
+    await Promise.all(others.filter((name) => name.startsWith('worker')).map((name) => this.start(name)));
+  }
+
+  /** Lets whoever holds the key serve the cluster, which is made if it is not there. */
+  async register(cluster: string, key: PublicKey, more: object = {}): Promise<void> {
+    const made = await this.operate('POST', '/v1/clusters', {
+      name: cluster,
+      keys: [key],
+      enlistAutomatically: true,
+      ...more,
+    });
+    if (made.ok) return;
+    await this.operated('PATCH', `/v1/clusters/${cluster}`, { enlistAutomatically: true, ...more });
+    await this.operated('POST', `/v1/clusters/${cluster}/keys`, key);
+  }
+
+  /** As an admin of the server. */
+  operate(method: string, path: string, body?: unknown): Promise<Response> {
+    return this.request(method, path, body, { authorization: `Bearer ${ADMIN_TOKEN}` });
+  }
+
+  async operated<T>(method: string, path: string, body?: unknown): Promise<T> {
+    return this.call(method, path, body, { authorization: `Bearer ${ADMIN_TOKEN}` });
+  }
+
+  /** @returns what its workers need to know in place of the other addresses */
+  private async addGateway(env: Env): Promise<Env> {
+    const listen = `127.0.0.1:${await freePort()}`;
+    const own = { SLIPWAY_GATEWAY_LISTEN: listen, SLIPWAY_GATEWAY_SECRET: 'a secret of the gateway, for tests only' };
+    this.gatewayUrl = `http://${listen}`;
+    this.members.set('gateway', { role: 'gateway', env: { ...env, ...own } });
+    return { SLIPWAY_SERVER: this.gatewayUrl, TEMPORAL_ADDRESS: '' };
+  }
+
+  /** Gives a worker of cluster `local` a new key, with which it starts again. */
+  async rekey(name: string): Promise<void> {
+    this.key = await makeClusterKey();
+    await this.operated('POST', '/v1/clusters/local/keys', this.key.publicKey);
+    const member = this.member(name);
+    member.env = { ...member.env, SLIPWAY_CLUSTER_KEY: this.key.privateKey };
+    await this.terminate(name);
+    await this.start(name);
   }
 
   /** Adds a member that can be started later, e.g. a second worker. */

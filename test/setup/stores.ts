@@ -8,8 +8,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { embeddedUrl } from '../../adapters/embedded-database';
 import { createBuild, readBuild, type BuildRow, type NewBuild } from '../../adapters/store/builds';
+import { createCluster } from '../../adapters/store/clusters';
 import type { Database } from '../../adapters/store/connect';
 import { createProject } from '../../adapters/store/projects';
+import { CreateCluster } from '../../domain/schemas/clusters';
 import type { Plan, PlannedRun } from '../../domain/schemas/plan';
 import { startPostgres } from './postgres';
 
@@ -92,8 +94,11 @@ export function plannedRun(name: string, more: Partial<PlannedRun> = {}): Planne
 }
 
 /** What a trigger commits; every call has ids of its own. */
-export function newBuild(project: string, more: Partial<NewBuild> & { runs?: PlannedRun[]; jobs?: Plan['jobs'] } = {}) {
-  const { runs = [plannedRun('work')], jobs = [], ...rest } = more;
+export function newBuild(
+  project: string,
+  more: Partial<NewBuild> & { runs?: PlannedRun[]; jobs?: Plan['jobs']; cluster?: string } = {},
+) {
+  const { runs = [plannedRun('work')], jobs = [], cluster = 'local', ...rest } = more;
   return {
     id: randomUUID(),
     project,
@@ -101,7 +106,7 @@ export function newBuild(project: string, more: Partial<NewBuild> & { runs?: Pla
     plan: { version: 1 as const, trigger: 'main', jobs, runs },
     planDigest: 'sha256:0',
     runIds: runs.map(() => randomUUID()),
-    cluster: 'local',
+    places: runs.map(() => ({ cluster, placement: { reason: 'the only one', pinned: false } })),
     params: {},
     reason: '',
     idempotencyKey: null,
@@ -118,16 +123,23 @@ export async function makeProject(db: Database): Promise<string> {
   return name;
 }
 
+/** There already is fine. */
+export async function makeCluster(db: Database, name: string): Promise<void> {
+  await createCluster(db, CreateCluster.parse({ name }), 'a test');
+}
+
 /** A build of a project of its own, in a cluster of its own. */
 export async function makeBuild(
   db: Database,
   more: Parameters<typeof newBuild>[1] = {},
 ): Promise<{ row: BuildRow; runIds: string[]; cluster: string }> {
   const project = await makeProject(db);
-  const build = newBuild(project, { cluster: `cluster-of-${project}`, ...more });
+  const { cluster = `cluster-of-${project}` } = more;
+  await makeCluster(db, cluster);
+  const build = newBuild(project, { ...more, cluster });
   const made = await createBuild(db, build);
   if (made.kind !== 'created') throw new Error(made.kind);
   const row = await readBuild(db, project, made.number);
   if (!row) throw new Error('the build cannot be read');
-  return { row, runIds: [...build.runIds], cluster: build.cluster };
+  return { row, runIds: [...build.runIds], cluster };
 }

@@ -4,6 +4,7 @@ import type { RefObject } from 'preact';
 import { useEffect, useMemo, useRef } from 'preact/hooks';
 import { BuildPage } from './build-page';
 import { BuildsPage } from './builds-page';
+import { ClusterPage, ClustersPage } from './clusters-page';
 import { useHead } from './head';
 import { FIND_KEYS, ITEM_KEYS, useKeys } from './keys';
 import { ProjectsPage } from './projects-page';
@@ -34,6 +35,10 @@ function Page({ route }: { route: Route }) {
       return <BuildPage key={`${route.project}/${route.number}`} project={route.project} number={route.number} />;
     case 'run':
       return <RunPage key={`${route.project}/${route.number}/${route.run}`} {...route} />;
+    case 'clusters':
+      return <ClustersPage />;
+    case 'cluster':
+      return <ClusterPage key={route.cluster} cluster={route.cluster} />;
     case 'unknown':
       return <UnknownPage />;
   }
@@ -103,6 +108,9 @@ export function App() {
           <Mark />
           Slipway
         </a>
+        <nav aria-label="Pages">
+          <a href="/">Projects</a> <a href="/clusters">Clusters</a>
+        </nav>
         <button type="button" class="quiet" onClick={() => dialog.current?.showModal()}>
           Keys <kbd>?</kbd>
         </button>

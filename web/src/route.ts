@@ -5,16 +5,23 @@ export type Route =
   | { kind: 'builds'; project: string }
   | { kind: 'build'; project: string; number: number }
   | { kind: 'run'; project: string; number: number; run: string }
+  | { kind: 'clusters' }
+  | { kind: 'cluster'; cluster: string }
   | { kind: 'unknown' };
 
 const PATTERN = /^\/projects\/([^/]+)(?:\/builds\/([1-9]\d{0,14})(?:\/runs\/([^/]+))?)?\/?$/;
 
+const CLUSTER = /^\/clusters\/([^/]+)\/?$/;
+
 /** Pure. A path that is no page, or is badly encoded, is `unknown`. */
 export function parseRoute(path: string): Route {
   if (path === '/' || path === '/projects' || path === '/projects/') return { kind: 'projects' };
+  if (path === '/clusters' || path === '/clusters/') return { kind: 'clusters' };
+  const [, cluster] = CLUSTER.exec(path) ?? [];
   const [, project, number, run] = PATTERN.exec(path) ?? [];
-  if (project === undefined) return { kind: 'unknown' };
+  if (project === undefined && cluster === undefined) return { kind: 'unknown' };
   try {
+    if (project === undefined) return { kind: 'cluster', cluster: decodeURIComponent(cluster ?? '') };
     const name = decodeURIComponent(project);
     if (number === undefined) return { kind: 'builds', project: name };
     if (run === undefined) return { kind: 'build', project: name, number: Number(number) };

@@ -30,7 +30,9 @@ export function RunFacts({ run, attempt }: { run: Run; attempt: Attempt | null }
             {value}
           </Fact>
         ))}
-        <Fact name="Cluster">{run.cluster}</Fact>
+        <Fact name="Cluster">
+          <a href={pagePath.cluster(run.cluster)}>{run.cluster}</a>: {run.placement.reason}
+        </Fact>
         {attempt === null ? null : <AttemptFacts attempt={attempt} attempts={run.attempts.length} />}
         <Fact name="Image">
           <code>{run.spec.container}</code>

@@ -1,7 +1,7 @@
-// Owns what the gateway knows of the clusters' public keys: read at most once a second each, so that a revocation cuts soon.
-// Called by identity.ts. The source is a port: rows in production, a list in tests.
+// Owns what a process knows of who may speak for a cluster: read at most once a second each, so that a revocation cuts soon.
+// Called by worker-identity.ts. The source is a port: rows in production, a list in tests.
 import type { JWK } from 'jose';
-import { Refusal } from './refusal';
+import { WorkerRefusal } from './worker-refusal';
 
 /** A public key of a cluster; it may have several at once, so that keys can be changed without a gap. */
 export interface ClusterKey {
@@ -13,9 +13,15 @@ export interface ClusterKey {
   revokedAt: Date | null;
 }
 
-export interface KeySource {
-  /** All keys of an active cluster; none for a cluster that is unknown or not active. */
-  keysOf(cluster: string): Promise<ClusterKey[]>;
+export interface ClusterAccess {
+  /** None for a cluster that is unknown. */
+  keys: ClusterKey[];
+  /** Ids of the workers that may work for it. */
+  enlisted: { has(worker: string): boolean };
+}
+
+export interface AccessSource {
+  accessOf(cluster: string): Promise<ClusterAccess>;
 }
 
 /** How old an answer may be, ms: a revocation holds within this time. */
@@ -31,27 +37,27 @@ const MAX_UNKNOWN = 1_000;
 const MAX_STRANGERS = 32;
 
 interface Entry {
-  keys: ClusterKey[];
+  access: ClusterAccess;
   readAt: number;
 }
 
-export class KeyCache {
+export class AccessCache {
   private readonly known = new Map<string, Entry>();
   private readonly unknown = new Map<string, Entry>();
   private readonly reads = new Map<string, Promise<Entry>>();
   private strangers = 0;
 
-  constructor(private readonly source: KeySource) {}
+  constructor(private readonly source: AccessSource) {}
 
-  /** @param maxAgeMs 0: ask now @throws Refusal `keys-unavailable` */
-  async keysOf(cluster: string, maxAgeMs = FRESH_MS): Promise<ClusterKey[]> {
+  /** @param maxAgeMs 0: ask now @throws WorkerRefusal `keys-unavailable` */
+  async accessOf(cluster: string, maxAgeMs = FRESH_MS): Promise<ClusterAccess> {
     const known = this.known.get(cluster) ?? this.unknown.get(cluster);
-    if (known && Date.now() - known.readAt < maxAgeMs) return known.keys;
+    if (known && Date.now() - known.readAt < maxAgeMs) return known.access;
     try {
-      return (await this.read(cluster)).keys;
+      return (await this.read(cluster)).access;
     } catch (cause) {
-      if (known && Date.now() - known.readAt < STALE_MS) return known.keys;
-      throw cause instanceof Refusal ? cause : new Refusal('keys-unavailable', undefined, { cause });
+      if (known && Date.now() - known.readAt < STALE_MS) return known.access;
+      throw cause instanceof WorkerRefusal ? cause : new WorkerRefusal('keys-unavailable', undefined, { cause });
     }
   }
 
@@ -60,7 +66,7 @@ export class KeyCache {
     const running = this.reads.get(cluster);
     if (running) return running;
     const isStranger = !this.known.has(cluster);
-    if (isStranger && this.strangers >= MAX_STRANGERS) throw new Refusal('keys-unavailable');
+    if (isStranger && this.strangers >= MAX_STRANGERS) throw new WorkerRefusal('keys-unavailable');
     if (isStranger) this.strangers += 1;
     const read = this.readNow(cluster).finally(() => {
       this.reads.delete(cluster);
@@ -72,8 +78,8 @@ export class KeyCache {
 
   private async readNow(cluster: string): Promise<Entry> {
     const readAt = Date.now();
-    const entry = { keys: await this.source.keysOf(cluster), readAt };
-    const [home, other] = entry.keys.length > 0 ? [this.known, this.unknown] : [this.unknown, this.known];
+    const entry = { access: await this.source.accessOf(cluster), readAt };
+    const [home, other] = entry.access.keys.length > 0 ? [this.known, this.unknown] : [this.unknown, this.known];
     home.set(cluster, entry);
     other.delete(cluster);
     if (this.unknown.size > MAX_UNKNOWN) this.unknown.delete(this.unknown.keys().next().value!);

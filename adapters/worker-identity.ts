@@ -1,9 +1,9 @@
 // Owns who calls: a worker's short-lived JWT, signed with a key of its cluster, checked against the keys as they are now.
-// Called by admission.ts for every gRPC call, and to be called for the worker's HTTP requests.
+// Called by the gateway for every gRPC call, and by the API for every request of a worker.
 import { decodeJwt, errors, importJWK, jwtVerify, type JWTPayload, type JWTVerifyGetKey } from 'jose';
-import { GATEWAY_AUDIENCE } from '../adapters/cluster-keys';
-import { KeyCache, type ClusterKey, type KeySource } from './key-cache';
-import { Refusal, type RefusalReason } from './refusal';
+import { WORKER_AUDIENCE } from './cluster-keys';
+import { AccessCache, type AccessSource, type ClusterKey } from './access-cache';
+import { WorkerRefusal, type RefusalReason } from './worker-refusal';
 
 export interface WorkerIdentity {
   cluster: string;
@@ -32,23 +32,30 @@ interface Remembered {
 /** Verifies a token once (a tenth of a millisecond or more) and remembers it until its end; asks for the key each time. */
 export class Identities {
   private readonly remembered = new Map<string, Remembered>();
-  private readonly keys: KeyCache;
+  private readonly access: AccessCache;
 
-  constructor(source: KeySource) {
-    this.keys = new KeyCache(source);
+  constructor(source: AccessSource) {
+    this.access = new AccessCache(source);
   }
 
   /**
    * @param authorization the header: `Bearer <JWT>`, EdDSA, header `kid`, claims `iss` = `cluster:<name>`,
-   * `sub` = id of the worker, `aud` = `slipway-gateway`, `iat`, `exp`
-   * @throws Refusal
+   * `sub` = id of the worker, `aud` = `slipway`, `iat`, `exp`
+   * @param need `key`: a worker that is not enlisted yet may say hello, and nothing else
+   * @throws WorkerRefusal
    */
-  async identify(authorization: string | undefined): Promise<WorkerIdentity> {
+  async identify(authorization: string | undefined, need: 'enlisted' | 'key' = 'enlisted'): Promise<WorkerIdentity> {
+    const who = await this.whoIs(authorization);
+    if (need === 'enlisted') await this.requireEnlisted(who);
+    return who;
+  }
+
+  private async whoIs(authorization: string | undefined): Promise<WorkerIdentity> {
     const [, token] = /^Bearer ([\w.-]+)$/i.exec(authorization ?? '') ?? [];
-    if (token === undefined) throw new Refusal('no-token');
+    if (token === undefined) throw new WorkerRefusal('no-token');
     const known = this.remembered.get(token);
     if (known && Date.now() < known.expiresAtMs) {
-      await this.recheck(known.who);
+      await this.recheckKey(known.who);
       return known.who;
     }
     this.remembered.delete(token);
@@ -58,32 +65,45 @@ export class Identities {
     return verified.who;
   }
 
-  /** Is its key still good? @param options.now do not trust an answer of the last second @throws Refusal */
+  /** May it still? @param options.now do not trust an answer of the last second @throws WorkerRefusal */
   async recheck(who: WorkerIdentity, options: { now?: boolean } = {}): Promise<void> {
-    chooseKey(await this.keys.keysOf(who.cluster, options.now ? 0 : undefined), who.keyId);
+    await this.recheckKey(who, options);
+    await this.requireEnlisted(who);
+  }
+
+  private async recheckKey(who: WorkerIdentity, options: { now?: boolean } = {}): Promise<void> {
+    chooseKey((await this.access.accessOf(who.cluster, options.now ? 0 : undefined)).keys, who.keyId);
+  }
+
+  /** One that was enlisted within the last second must not be turned away. */
+  private async requireEnlisted({ cluster, worker }: WorkerIdentity): Promise<void> {
+    if ((await this.access.accessOf(cluster)).enlisted.has(worker)) return;
+    if ((await this.access.accessOf(cluster, 0)).enlisted.has(worker)) return;
+    throw new WorkerRefusal('not-enlisted', worker);
   }
 
   private async verify(token: string): Promise<Remembered> {
-    if (token.length > MAX_TOKEN_CHARACTERS) throw new Refusal('malformed-token', 'too long');
+    if (token.length > MAX_TOKEN_CHARACTERS) throw new WorkerRefusal('malformed-token', 'too long');
     const { cluster, worker } = readClaims(token);
     let keyId = '';
     const getKey: JWTVerifyGetKey = async ({ kid }) => {
-      const key = chooseKey(await this.keys.keysOf(cluster), kid);
+      const key = chooseKey((await this.access.accessOf(cluster)).keys, kid);
       keyId = key.kid;
       const { kty, crv, x } = key.jwk;
-      if (kty !== 'OKP' || crv !== 'Ed25519' || x === undefined) throw new Refusal('wrong-algorithm', `key ${keyId}`);
+      if (kty !== 'OKP' || crv !== 'Ed25519' || x === undefined)
+        throw new WorkerRefusal('wrong-algorithm', `key ${keyId}`);
       return importJWK({ kty, crv, x }, 'EdDSA');
     };
     try {
       const { payload } = await jwtVerify(token, getKey, {
         algorithms: ['EdDSA'],
-        audience: GATEWAY_AUDIENCE,
+        audience: WORKER_AUDIENCE,
         clockTolerance: CLOCK_TOLERANCE_S,
         requiredClaims: ['iss', 'sub', 'aud', 'iat', 'exp'],
       });
       return { who: { cluster, worker, keyId }, expiresAtMs: checkLife(payload) };
     } catch (error) {
-      throw error instanceof Refusal ? error : new Refusal(reasonOf(error), undefined, { cause: error });
+      throw error instanceof WorkerRefusal ? error : new WorkerRefusal(reasonOf(error), undefined, { cause: error });
     }
   }
 }
@@ -94,27 +114,28 @@ function readClaims(token: string): { cluster: string; worker: string } {
   try {
     claims = decodeJwt(token);
   } catch (cause) {
-    throw new Refusal('malformed-token', undefined, { cause });
+    throw new WorkerRefusal('malformed-token', undefined, { cause });
   }
   const [, cluster] = CLUSTER.exec(typeof claims.iss === 'string' ? claims.iss : '') ?? [];
-  if (cluster === undefined) throw new Refusal('malformed-token', 'iss is not cluster:<name>');
-  if (typeof claims.sub !== 'string' || !UUID.test(claims.sub)) throw new Refusal('malformed-token', 'sub is no UUID');
+  if (cluster === undefined) throw new WorkerRefusal('malformed-token', 'iss is not cluster:<name>');
+  if (typeof claims.sub !== 'string' || !UUID.test(claims.sub))
+    throw new WorkerRefusal('malformed-token', 'sub is no UUID');
   return { cluster, worker: claims.sub };
 }
 
 function chooseKey(keys: ClusterKey[], kid: string | undefined): ClusterKey {
   const key = keys.find((one) => one.kid === kid);
-  if (!key) throw new Refusal('unknown-key', `key ${String(kid)}`);
-  if (key.revokedAt) throw new Refusal('key-revoked', `key ${key.kid}`);
-  if (key.expiresAt && key.expiresAt.getTime() <= Date.now()) throw new Refusal('key-expired', `key ${key.kid}`);
+  if (!key) throw new WorkerRefusal('unknown-key', `key ${String(kid)}`);
+  if (key.revokedAt) throw new WorkerRefusal('key-revoked', `key ${key.kid}`);
+  if (key.expiresAt && key.expiresAt.getTime() <= Date.now()) throw new WorkerRefusal('key-expired', `key ${key.kid}`);
   return key;
 }
 
 /** @returns the end of the token, ms */
 function checkLife({ iat, exp }: JWTPayload): number {
   // Both are there and numbers: jose has checked that.
-  if (iat! > Date.now() / 1000 + CLOCK_TOLERANCE_S) throw new Refusal('not-yet-valid');
-  if (exp! - iat! > MAX_LIFE_S) throw new Refusal('lives-too-long');
+  if (iat! > Date.now() / 1000 + CLOCK_TOLERANCE_S) throw new WorkerRefusal('not-yet-valid');
+  if (exp! - iat! > MAX_LIFE_S) throw new WorkerRefusal('lives-too-long');
   return exp! * 1000;
 }
 

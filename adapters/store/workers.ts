@@ -1,0 +1,68 @@
+// Owns the rows of workers: who has said hello for a cluster, and who may work for it. Called by the API.
+import { sql } from 'kysely';
+import type { Hello } from '../../domain/schemas/worker-api';
+import type { Database } from './connect';
+
+export interface WorkerRow {
+  id: string;
+  cluster: string;
+  enlisted_at: Date | null;
+  slots: number;
+  version: string;
+  not_accepting: string | null;
+  load: number | null;
+  free_disk_bytes: number | null;
+  first_seen_at: Date;
+  last_seen_at: Date;
+  host: string | null;
+  busy_slots: number;
+  silent_ms: number;
+}
+
+/** Workers that nobody has enlisted, a cluster at most: whoever has a key could otherwise fill the table. */
+const MAX_STRANGERS = 1_000;
+
+/**
+ * Registers a worker, or says that it is still there. Where the cluster enlists by itself, a new one counts at once; one
+ * that was dismissed stays so. @returns whether it is enlisted @throws Error when too many wait to be enlisted
+ */
+export async function recordWorker(db: Database, hello: Hello): Promise<boolean> {
+  const { worker, cluster, slots, version, notAccepting = null, load = null, freeDiskBytes = null } = hello;
+  const { rows } = await sql<{ enlisted: boolean }>`
+    insert into workers (id, cluster, enlisted_at, slots, version, not_accepting, load, free_disk_bytes)
+    select ${worker}::uuid, c.name, case when c.enlist_automatically then now() end, ${slots}::int, ${version}::text,
+      ${notAccepting}::text, ${load}::float8, ${freeDiskBytes}::bigint
+    from clusters c where c.name = ${cluster} and (
+      c.enlist_automatically or exists (select 1 from workers where cluster = ${cluster} and id = ${worker}::uuid)
+      or (select count(*) from workers where cluster = ${cluster} and enlisted_at is null) < ${MAX_STRANGERS})
+    on conflict (cluster, id) do update set slots = excluded.slots, version = excluded.version,
+      not_accepting = excluded.not_accepting, load = excluded.load, free_disk_bytes = excluded.free_disk_bytes,
+      last_seen_at = now()
+    returning enlisted_at is not null as enlisted`.execute(db);
+  return rows[0]?.enlisted ?? false;
+}
+
+/** @returns false when the worker has never said hello for this cluster */
+export async function setEnlisted(
+  db: Database,
+  worker: { cluster: string; id: string },
+  enlisted: boolean,
+): Promise<boolean> {
+  const set = await db
+    .updateTable('workers')
+    .set({ enlisted_at: enlisted ? sql`coalesce(enlisted_at, now())` : null })
+    .where('cluster', '=', worker.cluster)
+    .where('id', '=', worker.id)
+    .executeTakeFirst();
+  return set.numUpdatedRows === 1n;
+}
+
+/** In the order in which they first came. */
+export async function listWorkers(db: Database, cluster: string): Promise<WorkerRow[]> {
+  const { rows } = await sql<WorkerRow>`
+    select w.*, h.name as host, (extract(epoch from now() - w.last_seen_at) * 1000)::float8 as silent_ms,
+      (select count(*)::int from leases l where l.host = h.id and l.state in ('granted', 'active', 'releasing')) as busy_slots
+    from workers w left join hosts h on h.cluster = w.cluster and h.worker = w.id::text
+    where w.cluster = ${cluster} order by w.first_seen_at, w.id`.execute(db);
+  return rows;
+}

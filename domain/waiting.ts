@@ -1,0 +1,67 @@
+// Owns the one sentence that says why a run does not run yet, and what would let it: from rows, never guessed.
+// Pure. Called by the API for every run that is queued.
+import { chooseHost, type HostOffer } from './placement';
+
+export interface WaitingRun {
+  cluster: string;
+  hostTag: string | undefined;
+  pinned: boolean;
+  /** Names of the runs it needs that are not finished. */
+  openNeeds: readonly string[];
+  /** Set where its job runs as many cells at once as it may. */
+  jobLimit: { job: string; maxParallel: number } | undefined;
+  /** What was last written down of it, e.g. how its last attempt ended. */
+  noted: string | null;
+  /** Its place in the line of its cluster, from 1; undefined while it is not in it. */
+  place: { position: number; of: number } | undefined;
+}
+
+export interface ClusterNow {
+  /** Why it takes no runs; null: it does. */
+  closed: string | null;
+  /** A worker that nobody has enlisted; undefined: there is none. */
+  strangerId: string | undefined;
+  /** Of workers that are connected. */
+  hosts: readonly HostOffer[];
+}
+
+/** @param cluster undefined: it is not registered any more */
+export function whyWaiting(run: WaitingRun, cluster: ClusterNow | undefined): string {
+  const { openNeeds, jobLimit, noted } = run;
+  if (openNeeds.length > 0) return `it needs ${nameSome(openNeeds)} first`;
+  if (jobLimit) return `job ${jobLimit.job} runs ${jobLimit.maxParallel} at once, and as many are under way`;
+  const blocked = cluster ? whyBlocked(run, cluster) : `cluster ${run.cluster} is not registered any more`;
+  return [noted, blocked].filter((part) => part !== null && part !== '').join('; ');
+}
+
+function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
+  const { cluster: name, hostTag, pinned, place } = run;
+  if (cluster.closed !== null) {
+    const rest = pinned ? 'and the run names this cluster' : 'and no other cluster is open to it now';
+    return `cluster ${name} ${cluster.closed}, ${rest}`;
+  }
+  if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
+  const choice = chooseHost(cluster.hosts, hostTag, '');
+  if (choice.kind === 'none') return `${choice.reason}${sayPlace(place, name)}`;
+  return place && place.position > 1
+    ? `others are before it${sayPlace(place, name)}`
+    : `it is offered to the workers of cluster ${name} now`;
+}
+
+function sayNobody(cluster: string, strangerId: string | undefined): string {
+  if (strangerId !== undefined) {
+    return `a worker of cluster ${cluster} waits to be enlisted: slipway cluster enlist ${cluster} ${strangerId}`;
+  }
+  return `no worker of cluster ${cluster} is connected; start one with: slipway worker --cluster ${cluster}`;
+}
+
+function sayPlace(place: WaitingRun['place'], cluster: string): string {
+  return place ? `; it is number ${place.position} of ${place.of} in line in cluster ${cluster}` : '';
+}
+
+const NAMED = 3;
+
+function nameSome(names: readonly string[]): string {
+  const some = names.slice(0, NAMED).join(', ');
+  return names.length > NAMED ? `${some} and ${names.length - NAMED} more` : some;
+}
