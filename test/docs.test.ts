@@ -79,7 +79,8 @@ test.each(documents)('every setting that %s names is one that is read', (file) =
 });
 
 test('the README names every command, and no other', () => {
-  const commands = [...read('cli/main.ts').matchAll(/\.command\('(\w+)'\)/g)].map(([, name]) => name);
+  const groups = [...read('cli/cluster-commands.ts').matchAll(/program\s*\.command\('(\w+)'\)/g)];
+  const commands = [...read('cli/main.ts').matchAll(/\.command\('(\w+)'\)/g), ...groups].map(([, name]) => name);
   const rows = [...read('README.md').matchAll(/^\| `slipway (\w+)/gm)].map(([, name]) => name);
 
   expect(new Set(rows)).toEqual(new Set(commands));

@@ -89,7 +89,6 @@ scripts:
 
   const start = startOf(await house.run('drop', 1, 'work'));
   const between = (await startsOfFlood()).filter((at) => at > Date.parse(createdAt) && at < start);
-  console.log('between', between.length, start - Date.parse(createdAt));
   expect(between.length).toBeLessThanOrEqual(5);
   for (let at = 1; at <= BUILDS; at += 1) await house.call('POST', `/v1/projects/flood/builds/${at}/cancel`);
   for (let at = 1; at <= BUILDS; at += 1) await house.finished('flood', at, 120_000);
