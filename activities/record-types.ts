@@ -8,6 +8,8 @@ export interface RecordActivities {
   closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<{ cause: Cause }>;
   /** Where an attempt is being worked on; undefined when nobody got it yet. */
   locateAttempt(attempt: { runId: string; number: number }): Promise<{ queue?: string; endedAs?: Cause }>;
+  /** The priority under which a run that was not taken is to be offered now, 1 (first) … 5 (last). */
+  readPriority(run: { runId: string; stepMs: number }): Promise<{ priority: number }>;
   /** Says that the build ran out of time, before its runs are told to stop. Idempotent. */
   expireBuild(build: { buildId: string }): Promise<void>;
   /** Does what the maintenance of a cluster asks for now: moves waiting runs, cancels at the deadline. Idempotent. */

@@ -12,6 +12,7 @@ export interface RecordPorts {
     runId: string,
     number: number,
   ): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined>;
+  readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
   finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
   maintainCluster(maintenance: { cluster: string; id: string }): Promise<MaintenanceState>;
@@ -35,6 +36,7 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
       return { cause: (await locate(attempt)).endedAs ?? attempt.cause };
     },
     locateAttempt: locate,
+    readPriority: async ({ runId, stepMs }) => ({ priority: await ports.readPriority(runId, stepMs) }),
     expireBuild: async ({ buildId }) => void (await ports.expireBuild(buildId)),
     finishBuild: ({ buildId }) => ports.finishBuild(buildId),
     maintainCluster: (maintenance) => ports.maintainCluster(maintenance),

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { cpus, hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { DEFAULT_TIMING } from '../domain/build-input';
 
 const port = z.coerce.number().int().min(1).max(65_535);
 const ms = z.coerce.number().int().min(1);
@@ -60,6 +61,9 @@ const Settings = z.object({
   SLIPWAY_STOP_GRACE_MS: ms.default(10_000).describe('ms between TERM and KILL when a run is cancelled or times out'),
   SLIPWAY_HEARTBEAT_TIMEOUT_MS: ms.default(12_000).describe('ms of silence after which a worker counts as gone'),
   SLIPWAY_REATTACH_GRACE_MS: ms.default(15_000).describe('ms a worker has to come back before its host counts as lost'),
+  SLIPWAY_AGE_STEP_MS: ms
+    .default(DEFAULT_TIMING.ageStepMs)
+    .describe('ms after which waiting runs that get nothing rise by one priority'),
   SLIPWAY_MAX_BODY_BYTES: z.coerce
     .number()
     .int()

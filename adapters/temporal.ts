@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
 import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/common';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
+import type { Settings } from './settings';
 import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
 import { buildWorkflowId, maintenanceWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
 import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
@@ -51,6 +52,11 @@ export interface RunToStart {
   attemptsBefore: number;
 }
 
+type TimingSettings = Pick<
+  Settings,
+  'SLIPWAY_HEARTBEAT_TIMEOUT_MS' | 'SLIPWAY_REATTACH_GRACE_MS' | 'SLIPWAY_AGE_STEP_MS'
+>;
+
 /** What became of the workflow of a build that is not finished; `stuck`: no orchestrator can go on with it. */
 export type WorkflowFate = 'open' | 'stuck' | 'terminated' | 'ended' | 'unknown';
 
@@ -61,11 +67,12 @@ export class Temporal {
   ) {}
 
   /** Connects lazily, by Temporal's own settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key). */
-  static open(settings: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: number; SLIPWAY_REATTACH_GRACE_MS: number }): Temporal {
+  static open(settings: TimingSettings): Temporal {
     const timing = {
       ...DEFAULT_TIMING,
       heartbeatTimeoutMs: settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS,
       reattachGraceMs: settings.SLIPWAY_REATTACH_GRACE_MS,
+      ageStepMs: settings.SLIPWAY_AGE_STEP_MS,
     };
     const config = loadClientConnectConfig();
     const connection = Connection.lazy(config.connectionOptions);
@@ -247,6 +254,7 @@ function makeRun(
     timeoutMs: spec.timeoutMs,
     waitingTimeoutMs: spec.waitingTimeoutMs,
     startTimeoutMs: spec.startTimeoutMs,
+    priority: spec.priority,
     retry: spec.retry,
     ...(moves === 0 ? {} : { moves }),
     ...(attemptsBefore === 0 ? {} : { firstAttempt: attemptsBefore + 1 }),

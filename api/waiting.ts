@@ -4,6 +4,7 @@ import { clusterStates } from '../adapters/store/clusters';
 import { listHosts } from '../adapters/store/hosts';
 import { offerOf } from '../adapters/store/leases';
 import { readPlan } from '../adapters/store/builds';
+import { queuePositions, type QueuePosition } from '../adapters/store/queue';
 import type { RunRow } from '../adapters/store/runs';
 import { whyWaiting, type ClusterNow } from '../domain/waiting';
 import type { ApiContext } from './context';
@@ -23,7 +24,11 @@ export async function sayWaiting(
   const waiting = runs.filter((run) => run.state === 'queued');
   if (waiting.length === 0) return new Map();
   const names = [...new Set(waiting.map((run) => run.cluster))];
-  const [clusters, { jobs }] = await Promise.all([readClusters(context, names), readPlan(context.db, buildId)]);
+  const [clusters, { jobs }, positions] = await Promise.all([
+    readClusters(context, names),
+    readPlan(context.db, buildId),
+    readPositions(context, names),
+  ]);
   const unfinished = new Set(all.filter((run) => run.state !== 'finished').map((run) => run.name));
   const limits = new Map(jobs.map(({ name, maxParallel }) => [name, maxParallel]));
   const limitOf = (job: string): { job: string; maxParallel: number } | undefined => {
@@ -40,11 +45,37 @@ export async function sayWaiting(
         openNeeds: run.spec.needs.filter((need) => unfinished.has(need)),
         jobLimit: limitOf(run.spec.job),
         noted: sayEnded(run),
-        place: undefined,
+        place: placeOf(positions.get(run.cluster)?.get(run.id)),
       };
       return [run.name, whyWaiting(facts, clusters.get(run.cluster))];
     }),
   );
+}
+
+const placeOf = (at: QueuePosition | undefined): { position: number; of: number } | undefined =>
+  at && { position: at.position, of: at.length };
+
+/** A page of a build asks every second, and the places of thousands of runs do not come for nothing, ms. */
+const POSITIONS_MS = 2_000;
+const known = new WeakMap<ApiContext, Map<string, { at: number; positions: Promise<Map<string, QueuePosition>> }>>();
+
+function positionsIn(context: ApiContext, cluster: string): Promise<Map<string, QueuePosition>> {
+  const all = known.get(context) ?? new Map();
+  known.set(context, all);
+  const before = all.get(cluster);
+  if (before && performance.now() - before.at < POSITIONS_MS) return before.positions;
+  const positions = queuePositions(context.db, cluster);
+  all.set(cluster, { at: performance.now(), positions });
+  positions.catch(() => all.delete(cluster));
+  return positions;
+}
+
+async function readPositions(
+  context: ApiContext,
+  names: readonly string[],
+): Promise<Map<string, Map<string, QueuePosition>>> {
+  const found = await Promise.all(names.map((name) => positionsIn(context, name)));
+  return new Map(names.map((name, at) => [name, found[at]!]));
 }
 
 function sayEnded({ attempt, attempt_cause: cause, attempt_message: message }: RunRow): string | null {

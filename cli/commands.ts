@@ -29,6 +29,7 @@ export function validate(path: string, output: Output): number {
 export interface PlanOptions {
   trigger?: string;
   param: string[];
+  priority?: number;
   json?: boolean;
 }
 
@@ -53,7 +54,8 @@ function planOf(source: { file: string; definition: string }, options: PlanOptio
 }
 
 function planFile(file: ProjectFile, options: PlanOptions): Plan {
-  const made = makePlan(file, { trigger: options.trigger, params: readParams(options.param) });
+  const { trigger, priority } = options;
+  const made = makePlan(file, { trigger, priority, params: readParams(options.param) });
   if (made.kind === 'plan') return made.plan;
   throw new CommandError(made.problems.map((problem) => problem.message).join('\n'), EXIT.failed);
 }
@@ -64,6 +66,7 @@ function describePlan(plan: Plan, digest: string): string {
     run.container,
     run.hostTag ?? 'any host',
     run.cluster === undefined ? 'any cluster' : `cluster ${run.cluster}`,
+    run.priority === undefined ? '' : `priority ${run.priority}`,
     run.needs.length === 0 ? '' : `needs ${run.needs.join(', ')} (${run.needsCondition})`,
     Object.entries(run.env)
       .map(([key, value]) => `${key}=${value}`)
@@ -96,6 +99,7 @@ export async function run(
   const request = {
     trigger: made.trigger,
     params: readParams(options.param),
+    priority: options.priority,
     reason: options.reason ?? 'slipway run',
     cluster: options.cluster,
   };

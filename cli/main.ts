@@ -2,7 +2,7 @@
 // Owns the `slipway` command: its verbs, options, help and exit codes. Every message that leaves it is a sentence.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { LockedError } from '../adapters/pid-lock';
 import { readSettings, SettingsError } from '../adapters/settings';
 import { SetupError } from '../adapters/setup-error';
@@ -29,6 +29,10 @@ import { shell } from './shell';
 import { up } from './up';
 
 const collect = (value: string, all: string[]): string[] => [...all, value];
+const readPriority = (text: string): number => {
+  if (!/^[1-5]$/.test(text)) throw new InvalidArgumentError('Use 1 (first) to 5 (last).');
+  return Number(text);
+};
 const client = (options: { server?: string }): Client => {
   const settings = readSettings();
   const server = options.server ?? settings.SLIPWAY_SERVER ?? settings.baseUrl;
@@ -67,6 +71,7 @@ program
   .option('--trigger <name>', 'trigger in the file; default: the first')
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
   .option('--cluster <name>', 'cluster that takes all its runs; default: placed by the server')
+  .option('--priority <n>', 'of all runs, 1 (first) to 5 (last); default: as in the file', readPriority)
   .option('--reason <text>', 'shown with the build')
   .option('--json', 'print the finished build as JSON and nothing else')
   .option('--server <url>', 'address of the API')
@@ -80,6 +85,7 @@ program
   .argument('<path>', 'project file, or a folder with slipway.yml')
   .option('--trigger <name>', 'trigger in the file; default: the first')
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
+  .option('--priority <n>', 'of all runs, 1 (first) to 5 (last); default: as in the file', readPriority)
   .option('--json', 'print digest and plan as JSON')
   .action((path: string, options: PlanOptions) => finish(plan(path, options, terminal)));
 

@@ -25,6 +25,8 @@ export interface BuildRun {
   /** Absent: DEFAULT_LIMITS. */
   waitingTimeoutMs?: number;
   startTimeoutMs?: number;
+  /** 1 (first) … 5 (last); absent: DEFAULT_PRIORITY. */
+  priority?: number;
   retry?: Partial<RetryBudget>;
   /** How often it was moved between clusters before; absent: never. */
   moves?: number;
@@ -48,7 +50,8 @@ export interface BuildInput {
   timeoutMs?: number;
 }
 
-const HOUR_MS = 3_600_000;
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
 
 /** Limits of a file that sets none, ms: no wait is without an end. */
 export const DEFAULT_LIMITS = { waitingMs: 7 * 24 * HOUR_MS, startMs: HOUR_MS, buildMs: 30 * 24 * HOUR_MS };
@@ -64,12 +67,15 @@ export interface BuildTiming {
   runMarginMs: number;
   /** First and longest pause before a slot is asked for again. */
   askAgainMs: { first: number; most: number };
+  /** A line that gets nothing for so long rises by one priority; absent, as in older histories: never. */
+  ageStepMs?: number;
 }
 
-export const DEFAULT_TIMING: BuildTiming = {
+export const DEFAULT_TIMING = {
   heartbeatTimeoutMs: 12_000,
   reattachGraceMs: 15_000,
   detachGraceMs: 60_000,
   runMarginMs: HOUR_MS,
   askAgainMs: { first: 500, most: 5_000 },
-};
+  ageStepMs: 10 * MINUTE_MS,
+} satisfies BuildTiming;

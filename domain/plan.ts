@@ -21,6 +21,8 @@ interface PlanRequest {
   trigger?: string;
   /** Parameters of the caller; they win over everything in the file. */
   params: Record<string, string>;
+  /** Of all runs, 1 (first) … 5 (last); it wins over everything in the file. */
+  priority?: number;
 }
 export type PlanResult = { kind: 'plan'; plan: Plan } | { kind: 'refused'; problems: Problem[] };
 
@@ -67,7 +69,7 @@ export function makePlan(file: ProjectFile, request: PlanRequest): PlanResult {
   const expanded = expandTrigger(trigger, new Set(Object.keys(file.scripts)), at);
   complaints.push(...expanded.complaints);
   if (complaints.length > 0) return refuse(complaints);
-  const runs = planRuns({ file, trigger, callerParams: request.params }, expanded.jobs);
+  const runs = planRuns({ file, trigger, caller: request }, expanded.jobs);
   if (!runs) {
     const limit = `${MAX_PLAN_CHARACTERS / 1024 ** 2} Mi characters`;
     const message = `the scripts, parameters and needs of all runs come to more than ${limit}; keep programs in the image or the repository`;
@@ -190,7 +192,7 @@ function planJob(job: Job): PlannedJob {
 interface PlanContext {
   file: ProjectFile;
   trigger: TriggerEntry;
-  callerParams: Record<string, string>;
+  caller: Pick<PlanRequest, 'params' | 'priority'>;
 }
 
 /** All runs in the order of the file; undefined as soon as they are too large. */
@@ -213,8 +215,9 @@ function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRu
   return planned;
 }
 
-function planRun({ file, trigger }: PlanContext, job: string, run: JobRun): Omit<PlannedRun, 'env' | 'needs'> {
+function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRun, 'env' | 'needs'> {
   const { settings } = run;
+  const { file, trigger, caller } = context;
   return withoutUndefined({
     name: run.name,
     job,
@@ -230,6 +233,7 @@ function planRun({ file, trigger }: PlanContext, job: string, run: JobRun): Omit
     script: file.scripts[settings.script] ?? '',
     timeoutMs: toMs(settings.timeout ?? file.timeout),
     ...planLimits(file, settings),
+    priority: caller.priority ?? settings.priority ?? trigger.priority ?? file.priority,
     resources: withoutUndefined({
       cpus: settings.resources?.cpus,
       memoryBytes: settings.resources?.memory,
@@ -267,7 +271,7 @@ function mergeParams(context: PlanContext, job: Job, run: JobRun): Record<string
   if (job.entry.matrix) {
     for (const name of Object.keys(ofFile)) ofFile[name] = fill(ofFile[name] ?? '', run.cell.values);
   }
-  return { ...ofFile, ...axes, ...context.callerParams };
+  return { ...ofFile, ...axes, ...context.caller.params };
 }
 
 /** Absent keys are really absent, so that a plan equals its own JSON. */

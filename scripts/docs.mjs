@@ -42,6 +42,7 @@ const PROMISES = {
   C6: 'a cluster is taken down without a failed run: what runs finishes, what waits moves or says why it stays',
   C7: 'workers come and go without a run noticing',
   C8: 'a waiting run says why it waits',
+  C9: 'priority, and fair share between projects, with ageing',
   C10: 'an admin of an organisation manages its own clusters and cannot touch others',
   H4: 'a slot has one holder at a time, under a rising fencing token',
   H7: 'a slot is given back only when the container is gone',

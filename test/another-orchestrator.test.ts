@@ -74,6 +74,7 @@ async function startOrchestrator(lateMs: Record<string, number> = {}): Promise<(
     closeAttempt: async () => ({ cause: 'host-lost' }),
     closeRuns: () => late('closeRuns'),
     expireBuild: () => late('expireBuild'),
+    readPriority: async () => ({ priority: 3 }),
     maintainCluster: async () => ({ isOver: true, left: 0, why: '' }),
     finishBuild: async () => ({ outcome: 'passed', cause: 'ok' }),
   };

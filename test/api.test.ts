@@ -185,7 +185,7 @@ describe('a trigger', () => {
 
   test('P2 the plan of a build has the digest that the same definition was promised beforehand', async () => {
     const project = await newProject();
-    const body = { params: { A: 'b' } };
+    const body = { params: { A: 'b' }, priority: 2 };
     const { places, ...promised } = shapes.PlanPreview.parse(
       await house.call('POST', `/v1/projects/${project}/plan`, body),
     );
@@ -195,6 +195,7 @@ describe('a trigger', () => {
     expect(frozen).toEqual(promised);
     expect(places).toEqual([expect.objectContaining({ cluster: 'local' })]);
     expect(build.planDigest).toBe(promised.digest);
+    expect(frozen.plan.runs.map((run) => run.priority)).toEqual([2]);
     expect((await house.trigger(project)).planDigest).not.toBe(promised.digest);
   });
 
@@ -299,6 +300,7 @@ describe('a refusal', () => {
     ['a malformed page', get(`${builds}?limit=0`), 400, 'malformed-request'],
     ['an unknown field', post(builds, { parameters: {} }), 400, 'malformed-request'],
     ['a parameter that is no text', post(builds, { params: { A: 1 } }), 400, 'malformed-request'],
+    ['a priority beyond the last', post(builds, { priority: 6 }), 400, 'malformed-request'],
     ['a body that is a list', post(builds, []), 400, 'malformed-request'],
     [
       'a project name with a slash',

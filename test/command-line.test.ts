@@ -114,10 +114,13 @@ test('S3 what could not run exits 2: no image, no server, no file, a bad file', 
 });
 
 test('S3 run --json prints the finished build and nothing else', async () => {
-  const ended = await slipway('run', 'green', '--json', '-p', 'A=b', '--reason', 'because');
+  const ended = await slipway('run', 'green', '--json', '-p', 'A=b', '--priority', '2', '--reason', 'because');
 
   expect(ended.err).toBe('');
   expect(Build.parse(JSON.parse(ended.out))).toMatchObject({ status: 'passed', params: { A: 'b' }, reason: 'because' });
+  const { number } = Build.parse(JSON.parse(ended.out));
+  const [{ name } = { name: '' }] = (await house.build('green', number)).runs;
+  expect((await house.run('green', number, name)).spec.priority).toBe(2);
 });
 
 test('P5 plan prints the runs without a server, with the digest that the server gives the build', async () => {
@@ -158,6 +161,10 @@ test('builds, log and cancel do what they say, and a wrong command line exits 64
   expect((JSON.parse(list.out) as { builds: unknown[] }).builds.length).toBeGreaterThan(1);
   expect(table.out).toMatch(/^long\/1 +cancel/m);
   expect((await slipway('log', 'nonsense')).code).toBe(64);
+  expect(await slipway('run', 'green', '--priority', '6')).toMatchObject({
+    code: 64,
+    err: expect.stringContaining('1 (first)'),
+  });
   expect((await slipway('no-such-command')).code).toBe(64);
   expect(await slipway('log', 'green/999/work')).toMatchObject({
     code: 2,

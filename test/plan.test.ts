@@ -88,6 +88,42 @@ triggers:
   });
 });
 
+describe('priorities', () => {
+  const file = (ofFile: string, ofTrigger: string, ofRun: string): ProjectFile =>
+    parse(`timeout: 5
+scripts: {build: make}
+${ofFile}
+triggers:
+  - name: push
+    ${ofTrigger}
+    runs: [{name: a, container: alpine, script: build, ${ofRun}}]
+`);
+  const of = (planned: ProjectFile, priority?: number) =>
+    planOf(makePlan(planned, { params: {}, priority })).runs.map((run) => run.priority);
+  const cells = 'matrix: {axes: {os: [x, y]}, overrides: [{match: {os: y}, priority: 1}]}';
+
+  test('C9 the weakest is the file, then trigger, run, override, and the caller wins over everything', () => {
+    expect(of(file('priority: 5', '', ''))).toEqual([5]);
+    expect(of(file('priority: 5', 'priority: 4', ''))).toEqual([4]);
+    expect(of(file('priority: 5', 'priority: 4', 'priority: 2'))).toEqual([2]);
+    expect(of(file('priority: 5', '', `priority: 2, ${cells}`))).toEqual([2, 1]);
+    expect(of(file('priority: 5', 'priority: 4', `priority: 2, ${cells}`), 3)).toEqual([3, 3]);
+  });
+
+  test('P5 C9 a plan without priorities says nothing of them, so its digest is what it was', () => {
+    const plan = planOf(makePlan(file('', '', ''), { params: {} }));
+
+    expect(plan.runs[0]).not.toHaveProperty('priority');
+    expect(planDigest(plan)).toBe('sha256:bcb7ce703b2600e28f7c9863d0f0b75f825bab1a0b1245d2b5c7b198c7728708');
+  });
+
+  test.each(['0', '6', '2.5', 'high'])('P1 C9 %s is no priority', (priority) => {
+    expect(problemsOf(fileText([`name: a, priority: ${priority}`]))).toEqual([
+      expect.stringMatching(/triggers\[0\]\.runs\[0\]\.priority: (use|must be)/),
+    ]);
+  });
+});
+
 describe('names', () => {
   test('P3 a 2×3 matrix less one and plus one is six named cells', () => {
     const matrix = `axes: {os: [a, b], node: [18, 20, 22]}, exclude: [{os: a, node: 18}], include: [{os: c, node: 23}]`;

@@ -35,6 +35,7 @@ import {
 import { listHosts, recordHost } from '../adapters/store/hosts';
 import { requestLease, type GrantedLease } from '../adapters/store/leases';
 import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
+import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
 import {
@@ -598,6 +599,207 @@ describe.each(STORES)('on %s', (name, start) => {
       // A live lease of an ended attempt only waits for its release.
       expect(rows.filter((row) => row.ended && row.lease !== 'releasing')).toEqual([]);
     }
+  });
+
+  describe('whose turn it is', () => {
+    const ofPriority = (priority: number, name = 'work') => plannedRun(name, { priority });
+    const several = (count: number) => range(count).map((at) => plannedRun(`run-${at}`));
+    const turnOf = (who: string) => ({ kind: 'waiting', reason: `it waits for its turn: ${who} comes first` });
+    const FEWER = turnOf('a project that holds fewer slots');
+
+    /** Of two slots project `a` holds one and has more to run, a run of project `b` was told to wait, and one is free now. */
+    async function contested() {
+      const a = await makeBuild(db, { runs: several(3) });
+      const { cluster } = a;
+      const worker = await addHost(cluster, 'host', 2);
+      const first = await granted(a.runIds[0]!, worker);
+      await granted(a.runIds[1]!, worker);
+      const b = await makeBuild(db, { cluster });
+      expect((await ask(b.runIds[0]!, worker)).kind).toBe('waiting');
+      await releaseLease(db, { runId: a.runIds[0]!, attempt: 1, cluster, token: first.token });
+      return { a, b, worker, cluster, late: a.runIds[2]!, waiting: b.runIds[0]! };
+    }
+
+    test('C9 a free slot does not go to a latecomer of a project that holds some while one that holds none waits', async () => {
+      const { a, worker, late, waiting } = await contested();
+
+      expect(await ask(late, worker)).toEqual(FEWER);
+      expect((await runOf(a.row.id, 2)).waiting).toBe(FEWER.reason);
+      expect(await ask(waiting, worker)).toMatchObject({ kind: 'granted' });
+    });
+
+    test('C9 who asked and was not heard again for 10 s, or is being cancelled, or ended, keeps no slot from others', async () => {
+      const leave: ((held: Awaited<ReturnType<typeof contested>>) => Promise<unknown>)[] = [
+        ({ waiting }) =>
+          sql`update runs set asked_at = asked_at - interval '10 seconds' where id = ${waiting}::uuid`.execute(db),
+        ({ b }) => requestBuildCancel(db, b.row.id),
+        ({ waiting }) => requestRunCancel(db, waiting),
+        ({ waiting }) => closeRuns(db, [{ runId: waiting, cause: 'waiting-timeout', message: '' }]),
+      ];
+      for (const one of leave) {
+        const held = await contested();
+        await one(held);
+
+        expect(await ask(held.late, held.worker)).toMatchObject({ kind: 'granted' });
+      }
+    });
+
+    test('C9 a higher priority comes first, and a run that has waited for a step counts as one higher', async () => {
+      const { cluster, worker, late, waiting } = await contested();
+      const high = await makeBuild(db, { cluster, runs: [ofPriority(2)] });
+      expect(await ask(high.runIds[0]!, randomUUID(), { silentAfterMs: 0 })).toMatchObject({ kind: 'waiting' });
+
+      expect(await ask(waiting, worker)).toEqual(turnOf('a run of priority 2'));
+      await sql`update builds set created_at = now() - interval '21 minutes'
+        where id = (select build_id from runs where id = ${late}::uuid)`.execute(db);
+      expect(await ask(late, worker)).toEqual(turnOf('a run of priority 2'));
+      await sql`update lines set served_at = now() - interval '21 minutes' where cluster = ${cluster}`.execute(db);
+      expect(await ask(late, worker)).toMatchObject({ kind: 'granted' });
+    });
+
+    test('C9 of a line that got nothing for a step one run at a time rises, until the line gets a slot', async () => {
+      const { row, runIds, cluster } = await makeBuild(db, {
+        runs: [...range(3).map((at) => ofPriority(4, `run-${at}`)), plannedRun('tagged', { hostTag: 'x' })],
+      });
+      const STEP_MS = 60_000;
+      const read = () => Promise.all(runIds.map((runId) => readPriority(db, runId, STEP_MS)));
+      const shift = (table: 'builds' | 'lines', by: string) => {
+        const [column, of] = table === 'builds' ? ['created_at', 'id'] : ['served_at', 'cluster'];
+        const value = table === 'builds' ? row.id : cluster;
+        return sql`update ${sql.table(table)} set ${sql.ref(column)} = now() - ${by}::interval
+          where ${sql.ref(of)}::text = ${value}`.execute(db);
+      };
+      expect(await read()).toEqual([4, 4, 4, 3]);
+      await shift('builds', '61 seconds');
+      expect(await readPriority(db, runIds[1]!, STEP_MS)).toBe(3);
+      expect(await read()).toEqual([4, 3, 4, 2]);
+      await shift('builds', '1 hour');
+      expect(await read()).toEqual([4, 1, 4, 1]);
+      await closeRuns(db, [{ runId: runIds[1]!, cause: 'cancel-requested', message: '' }]);
+      expect((await read()).sort((a, b) => a - b)).toEqual([1, 1, 4, 4]);
+
+      const worker = await addHost(cluster, 'host', 1);
+      await granted(runIds[0]!, worker);
+      expect((await read()).slice(1)).toEqual([4, 4, 1]);
+      await shift('lines', '61 seconds');
+      expect(await readPriority(db, runIds[2]!, STEP_MS)).toBe(3);
+      expect(await readPriority(db, randomUUID(), STEP_MS)).toBe(3);
+    });
+
+    test('C9 a run waits since it could begin: not before its needs were finished, nor its attempt before', async () => {
+      const { row, runIds, cluster } = await makeBuild(db, {
+        runs: [plannedRun('first'), plannedRun('after', { needs: ['first'] })],
+      });
+      const since = async (at: number) => {
+        const { rows } = await sql<{ since: Date | null }>`
+          select waiting_since as since from runs where id = ${runIds[at]!}::uuid`.execute(db);
+        return rows[0]?.since;
+      };
+      await ask(runIds[0]!, randomUUID());
+      expect(await since(0)).toEqual(row.created_at);
+
+      const worker = await addHost(cluster, 'host', 1);
+      const { token } = await granted(runIds[0]!, worker);
+      await closeAttempt(db, { runId: runIds[0]!, number: 1, cause: 'host-lost', message: '' });
+      await ask(runIds[0]!, worker, { attempt: 2, silentAfterMs: 0 });
+      expect(await since(0)).toEqual((await listAttempts(db, runIds[0]!))[0]?.finished_at);
+
+      const second = await granted(runIds[0]!, worker, 2);
+      await recordResult(db, { runId: runIds[0]!, attempt: 2, cluster, token: second.token }, ok);
+      await ask(runIds[1]!, worker);
+      expect(second.token).toBeGreaterThan(token);
+      expect(await since(1)).toEqual((await runOf(row.id)).finished_at);
+    });
+
+    test('C9 C8 a project at the cap of its cluster is refused and told so, and others get what it may not have', async () => {
+      const { row, runIds, cluster } = await makeBuild(db, { runs: several(3) });
+      const worker = await addHost(cluster, 'host', 3);
+      await sql`update clusters set max_slots_per_project = 2 where name = ${cluster}`.execute(db);
+      const { token } = await granted(runIds[0]!, worker);
+      await granted(runIds[1]!, worker);
+      const reason = `project ${row.project} holds its 2 slots of cluster ${cluster}`;
+
+      expect(await ask(runIds[2]!, worker)).toEqual({ kind: 'waiting', reason });
+      const other = await makeBuild(db, { cluster, runs: [ofPriority(5)] });
+      expect(await ask(other.runIds[0]!, worker)).toMatchObject({ kind: 'granted' });
+      await releaseLease(db, { runId: runIds[0]!, attempt: 1, cluster, token });
+      expect(await ask(runIds[2]!, worker)).toMatchObject({ kind: 'granted' });
+    });
+
+    test('C9 two projects that ask all the time, through three pools, come to share the slots, and none lies idle', async () => {
+      const { cluster, runIds } = await makeBuild(db, { runs: several(30) });
+      const worker = await addHost(cluster, 'host', 4);
+      const held = new Map<string, Holder>();
+      const left = [...runIds];
+      const askAll = async (): Promise<void> => {
+        const answers = await Promise.all(left.map((runId, at) => ask(runId, worker, { db: pool(at) })));
+        answers.forEach((answer, at) => {
+          if (answer.kind === 'granted')
+            held.set(left[at]!, { runId: left[at]!, attempt: 1, cluster, token: answer.token });
+        });
+        left.splice(0, left.length, ...left.filter((runId) => !held.has(runId)));
+      };
+      await askAll();
+      expect(held.size).toBe(4);
+      const later = await makeBuild(db, { cluster, runs: several(30) });
+      left.push(...later.runIds);
+      await askAll();
+
+      for (const round of range(12)) {
+        const [[runId, holder] = []] = held;
+        await recordResult(db, holder!, ok);
+        await releaseLease(db, holder!);
+        held.delete(runId!);
+        await askAll();
+        // Who asked too early is not there any more: nobody is refused twice for the same slot.
+        if (held.size < 4) await askAll();
+        const ofLater = [...held.keys()].filter((id) => later.runIds.includes(id)).length;
+        expect({ round, held: held.size, ofLater }).toEqual({ round, held: 4, ofLater: Math.min(round, 2) });
+      }
+    });
+
+    test('C9 the priority of a run stands in its row and its plan, and is not sent to workers of older versions', async () => {
+      const { row, runIds, cluster } = await makeBuild(db, { runs: [ofPriority(2, 'a'), plannedRun('b')] });
+      const worker = await addHost(cluster, 'host', 1);
+      const { rows } = await sql<{ priority: number }>`
+        select priority from runs where build_id = ${row.id}::uuid order by position`.execute(db);
+
+      expect(rows.map((one) => one.priority)).toEqual([2, 3]);
+      expect((await runOf(row.id)).spec.priority).toBe(2);
+      expect((await granted(runIds[0]!, worker)).spec).toEqual(plannedRun('a'));
+    });
+
+    test('C8 C9 every run that only waits for a slot has a place in the queue of its cluster, in the order of the grants', async () => {
+      const a = await makeBuild(db, {
+        runs: [...several(3), ofPriority(1, 'urgent'), plannedRun('after', { needs: ['run-1'] }), plannedRun('gone')],
+      });
+      const { cluster } = a;
+      const b = await makeBuild(db, { cluster, runs: several(2) });
+      const [first, second, third, urgent, after, gone] = a.runIds;
+      const worker = await addHost(cluster, 'host', 1);
+      const { token } = await granted(first!, worker);
+      await requestRunCancel(db, gone!);
+      const queue = async () => [...(await queuePositions(db, cluster))];
+      const inOrder = (ids: (string | undefined)[]) =>
+        ids.map((id, at) => [id, { position: at + 1, length: ids.length }]);
+
+      expect(await queue()).toEqual(inOrder([urgent, ...b.runIds, second, third]));
+      await recordResult(db, { runId: first!, attempt: 1, cluster, token }, ok);
+      await releaseLease(db, { runId: first!, attempt: 1, cluster, token });
+      expect(await queue()).toEqual(inOrder([urgent, b.runIds[0], second, b.runIds[1], third, after]));
+      expect(await queuePositions(db, 'nowhere')).toEqual(new Map());
+    });
+
+    test('C8 the queue of 5,000 runs is put in order in far less than ten seconds', async () => {
+      const script = `#!/bin/sh\n${'echo a line\n'.repeat(100)}`;
+      const runs = range(1_000).map((at) => plannedRun(`run-${at}`, { script }));
+      const { cluster } = await makeBuild(db, { runs });
+      for (const _ of range(4)) await makeBuild(db, { cluster, runs });
+      const from = Date.now();
+
+      expect((await queuePositions(db, cluster)).size).toBe(5_000);
+      expect(Date.now() - from).toBeLessThan(10_000);
+    });
   });
 
   describe('fencing', () => {

@@ -17,6 +17,7 @@ import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
 import { maintainCluster } from '../adapters/store/maintenance';
+import { readPriority } from '../adapters/store/queue';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
 import { ORCHESTRATOR_QUEUE } from '../domain/names';
@@ -47,6 +48,7 @@ async function orchestrate(log: Logger): Promise<Running> {
       closeRuns: (closed) => closeRuns(db, closed),
       closeAttempt: (attempt) => closeAttempt(db, attempt),
       locateAttempt: (runId, number) => locateAttempt(db, runId, number),
+      readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
       expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
       finishBuild: (buildId) => finishBuild(db, buildId),
       maintainCluster: (maintenance) => maintainCluster(db, maintenance),

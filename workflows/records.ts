@@ -25,6 +25,7 @@ export const records: RecordActivities = {
   closeAttempt: (attempt) => either().closeAttempt(attempt),
   locateAttempt: (attempt) => either().locateAttempt(attempt),
   expireBuild: (build) => either().expireBuild(build),
+  readPriority: (run) => remote.readPriority(run),
   maintainCluster: (maintenance) => remote.maintainCluster(maintenance),
   finishBuild: (build) => local.finishBuild(build),
 };

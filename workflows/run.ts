@@ -2,9 +2,10 @@
 // Called by build.ts, one call a run, each in a cancellation scope of its own.
 //
 //   cluster queue ─ runJob ─┬─ finished ──────────────────────────────> cause
-//        ^                  ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
-//        └──────────────────┼────────────────────┘
-//                           ├─ moved ─ runJob on the queue of the other cluster
+//        ^  ^               ├─ waiting ── pause ─┐       (nobody takes it in time ──────────> waiting-timeout)
+//        │  └───────────────┼────────────────────┘
+//        ├─ offered again ──┼─ not taken for a while: its priority may be higher now
+//        └─ other cluster ──┼─ moved
 //                           ├─ elsewhere ─ runJob on that worker's queue
 //                           ├─ detached ─┐
 //                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
@@ -19,6 +20,7 @@ import {
   sleep,
 } from '@temporalio/workflow';
 import { clusterQueue } from '../domain/names';
+import { DEFAULT_PRIORITY, offerMs } from '../domain/priority';
 import { isRetried } from '../domain/verdict';
 import type { Cause } from '../domain/schemas/words';
 import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
@@ -77,12 +79,18 @@ interface Target {
   limitMs: number;
   /** Any worker of the cluster may take it. */
   isAnywhere?: true;
+  /** 1 (first) … 5 (last); for a worker's own queue it does not matter. */
+  priority?: number;
+  /** Not taken, it is not given up. */
+  isOfferedAgain?: boolean;
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
   const { run, place, timing } = context;
-  const waitUntil = Date.now() + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
-  let target = anywhere(place, waitUntil);
+  const since = Date.now();
+  const until = since + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
+  const wait = { since, until, priority: run.priority ?? DEFAULT_PRIORITY };
+  let target = anywhere(context, wait);
   let pauseMs = timing.askAgainMs.first;
   for (;;) {
     const step = await callWorker(context, number, target);
@@ -96,23 +104,26 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         target = { queue: step.queue, activity: 'reattach', limitMs: timing.detachGraceMs };
         break;
       case 'waiting':
-        if (!(await pause(Math.min(pauseMs, Math.max(waitUntil - Date.now(), 1))))) return cancelledBefore();
-        if (Date.now() >= waitUntil) return notTaken(run, step.reason);
+        if (!(await pause(Math.min(pauseMs, Math.max(wait.until - Date.now(), 1))))) return cancelledBefore();
+        if (Date.now() >= wait.until) return notTaken(run, step.reason);
         pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
-        target = anywhere(place, waitUntil);
+        target = anywhere(context, wait);
         break;
       case 'moved':
         moveRun(place, step);
-        target = anywhere(place, waitUntil);
+        target = anywhere(context, wait);
         break;
       case 'not-taken':
-        return notTaken(run, `no worker of cluster ${place.cluster} took it`);
+        if (!target.isOfferedAgain) return notTaken(run, `no worker of cluster ${place.cluster} took it`);
+        if (CancellationScope.current().consideredCancelled) return cancelledBefore();
+        target = await offerAgain(context, wait);
+        break;
       case 'broke':
         return closeAttempt(context, number, { cause: 'internal', message: step.message });
       case 'silent':
       case 'fenced':
       case 'nobody': {
-        const next = await findAgain(context, number, { target, step: step.kind, waitUntil });
+        const next = await findAgain(context, number, { target, step: step.kind, wait });
         if ('cause' in next) return next;
         target = next;
       }
@@ -120,9 +131,30 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
   }
 }
 
-function anywhere(place: RunPlace, waitUntil: number): Target {
-  const limitMs = Math.max(waitUntil - Date.now(), 1);
-  return { queue: clusterQueue(place.cluster), activity: 'runJob', limitMs, isAnywhere: true };
+/** Of one attempt. */
+interface Wait {
+  since: number;
+  /** When it ends for good. */
+  until: number;
+  /** 1 (first) … 5 (last), as it was offered last. */
+  priority: number;
+}
+
+function anywhere({ place, timing }: RunContext, wait: Wait): Target {
+  const now = Date.now();
+  const leftMs = Math.max(wait.until - now, 1);
+  const limitMs = Math.min(leftMs, offerMs(now - wait.since, timing.ageStepMs));
+  const queue = clusterQueue(place.cluster);
+  const { priority } = wait;
+  return { queue, activity: 'runJob', limitMs, isAnywhere: true, priority, isOfferedAgain: limitMs < leftMs };
+}
+
+/** The queue knows a task's priority from its beginning: to raise it, the task has to run out and be made anew. */
+async function offerAgain(context: RunContext, wait: Wait): Promise<Target> {
+  const { run, timing } = context;
+  const stepMs = timing.ageStepMs ?? Infinity;
+  const { priority } = await nowhereElse(() => records.readPriority({ runId: run.id, stepMs }));
+  return anywhere(context, Object.assign(wait, { priority }));
 }
 
 function notTaken(run: BuildRun, why: string): RunEnd {
@@ -132,18 +164,19 @@ function notTaken(run: BuildRun, why: string): RunEnd {
 
 /** Asks the store how an attempt stands that nobody answers for. @returns whom to ask next, or how it ended */
 async function findAgain(
-  { run, place, timing, ...context }: RunContext,
+  context: RunContext,
   number: number,
-  { target, step, waitUntil }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; waitUntil: number },
+  { target, step, wait }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; wait: Wait },
 ): Promise<Target | RunEnd> {
+  const { run, timing } = context;
   const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number }));
   if (found.endedAs) return { cause: found.endedAs, message: '', recorded: false };
   if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
-  if (!found.queue) return anywhere(place, waitUntil);
+  if (!found.queue) return anywhere(context, wait);
   // The host may have got another worker meanwhile; only when it is the same one that did not come, the host is lost.
   if (step === 'nobody' && found.queue === target.queue) {
     const message = `its worker did not come back within ${target.limitMs / 1000} s`;
-    return closeAttempt({ run, place, timing, ...context }, number, { cause: 'host-lost', message });
+    return closeAttempt(context, number, { cause: 'host-lost', message });
   }
   return { queue: found.queue, activity: 'reattach', limitMs: timing.reattachGraceMs };
 }
@@ -190,7 +223,7 @@ function workerOn(context: RunContext, number: number, target: Target): JobActiv
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     // What is tried again, and where, is decided here by cause; the server must not.
     retry: { maximumAttempts: 1 },
-    priority: { fairnessKey: project },
+    priority: { priorityKey: target.priority, fairnessKey: project },
   });
 }
 

@@ -1,6 +1,7 @@
 // Owns the rows of builds: minted once by the trigger, read by everybody, finished by the orchestrator.
 // Called by the API and by the orchestrator's record-keeping activities.
 import { sql, type SelectQueryBuilder } from 'kysely';
+import { DEFAULT_PRIORITY } from '../../domain/priority';
 import type { Placement } from '../../domain/cluster-choice';
 import { judgeBuild } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
@@ -76,6 +77,8 @@ function insertBuild(db: Database, build: NewBuild) {
     position,
     name: run.name,
     spec: run,
+    priority: run.priority ?? DEFAULT_PRIORITY,
+    host_tag: run.hostTag ?? null,
     cluster: build.places[position]?.cluster,
     placement: build.places[position]?.placement,
   }));
@@ -91,10 +94,10 @@ function insertBuild(db: Database, build: NewBuild) {
       from numbered
       returning id, number, created_at
     ), planned as (
-      insert into runs (id, build_id, position, name, spec, cluster, placement)
-      select r.id, built.id, r.position, r.name, r.spec, r.cluster, r.placement
+      insert into runs (id, build_id, position, name, spec, cluster, placement, priority, host_tag)
+      select r.id, built.id, r.position, r.name, r.spec, r.cluster, r.placement, r.priority, r.host_tag
       from built, json_to_recordset(${JSON.stringify(runs)}::json)
-        as r (id uuid, position int, name text, spec json, cluster text, placement jsonb)
+        as r (id uuid, position int, name text, spec json, cluster text, placement jsonb, priority int, host_tag text)
     )
     select number, created_at from built`.execute(db);
 }

@@ -2,7 +2,9 @@
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
 import type { Placement } from '../../domain/cluster-choice';
-import { chooseHost, type HostOffer } from '../../domain/placement';
+import type { HostChoice, HostOffer } from '../../domain/placement';
+import { DEFAULT_PRIORITY } from '../../domain/priority';
+import { decideGrant } from '../../domain/queue-order';
 import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { PlannedRun } from '../../domain/schemas/plan';
@@ -10,6 +12,7 @@ import type { Cause, RunState } from '../../domain/schemas/words';
 import { whyClosed } from './clusters';
 import type { Database } from './connect';
 import { listHosts, type HostRow } from './hosts';
+import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
 import type { DrainFacts, Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -24,6 +27,8 @@ export interface LeaseRequest {
   silentAfterMs: number;
   /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
   logCapBytes: number;
+  /** In which a line that gets nothing rises by one priority, ms; default: that of DEFAULT_TIMING. */
+  ageStepMs?: number;
 }
 export interface GrantedLease {
   kind: 'granted';
@@ -87,12 +92,16 @@ interface LockedRun {
   cause: Cause | null;
   attempt: number;
   cancelled: boolean;
+  ready_at: Date;
+  waited_ms: number;
+  unserved_ms: number;
 }
 
 async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRun | undefined> {
   const { rows } = await sql<LockedRun>`
     select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.placement, r.state, r.cause, r.attempt,
-      (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled
+      (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled, ${READY_AT} as ready_at,
+      ${WAITED}
     from runs r join builds b on b.id = r.build_id where r.id = ${runId}::uuid for update of r`.execute(tx);
   return rows[0];
 }
@@ -186,7 +195,7 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
     project: run.project,
     build: run.number,
     run: run.name,
-    spec: run.spec,
+    spec: specForWorker(run.spec),
     host: live.host,
     image: live.image ?? run.spec.container,
     leasedForMs: live.leased_ms,
@@ -197,34 +206,50 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
   };
 }
 
-/** One lock a cluster serialises grants. @returns why the cluster takes no new runs; undefined when it does */
-async function lockCluster(tx: Transaction<Tables>, name: string): Promise<string | undefined> {
-  const { rows } = await sql<{ active: boolean; drain: DrainFacts | null }>`
-    select active, drain from clusters where name = ${name} for update`.execute(tx);
-  const [cluster] = rows;
-  if (!cluster) return `cluster ${name} is not registered`;
-  const closed = whyClosed(cluster);
-  return closed === null ? undefined : `cluster ${name} ${closed}`;
+/** Without what a worker has no use for: one of an older version refuses a key that it does not know. */
+function specForWorker(spec: PlannedRun): PlannedRun {
+  const { priority: _, ...rest } = spec;
+  return rest;
+}
+
+interface LockedCluster {
+  active: boolean;
+  drain: DrainFacts | null;
+  max_slots_per_project: number | null;
+}
+
+/** One lock a cluster serialises grants. */
+async function lockCluster(tx: Transaction<Tables>, name: string): Promise<LockedCluster | undefined> {
+  const { rows } = await sql<LockedCluster>`
+    select active, drain, max_slots_per_project from clusters where name = ${name} for update`.execute(tx);
+  return rows[0];
 }
 
 async function putOff(tx: Transaction<Tables>, run: LockedRun, reason: string): Promise<LeaseAnswer> {
-  await tx.updateTable('runs').set({ waiting: reason }).where('id', '=', run.id).execute();
+  const waits = { waiting: reason, waiting_since: run.ready_at, asked_at: sql<Date>`now()` };
+  await tx.updateTable('runs').set(waits).where('id', '=', run.id).execute();
   return { kind: 'waiting', reason };
 }
 
 async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<LeaseAnswer> {
-  const closed = await lockCluster(tx, run.cluster);
-  if (closed !== undefined) return putOff(tx, run, closed);
-  const hosts = (await listHosts(tx, run.cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
-  const choice = chooseHost(hosts.map(offerOf), run.spec.hostTag, request.worker);
+  const cluster = await lockCluster(tx, run.cluster);
+  if (!cluster) return putOff(tx, run, `cluster ${run.cluster} is not registered`);
+  const closed = whyClosed(cluster);
+  if (closed !== null) return putOff(tx, run, `cluster ${run.cluster} ${closed}`);
+  const choice = await chooseSlot(tx, run, { ...request, maxSlotsPerProject: cluster.max_slots_per_project });
   if (choice.kind === 'none') return putOff(tx, run, choice.reason);
   const { host, slot } = choice;
   const { rows } = await sql<{ token: number; image: string | null }>`
     with moved as (
-      update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null where id = ${run.id}::uuid
+      update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null, asked_at = null
+      where id = ${run.id}::uuid
     ), begun as (
       update builds set state = 'running', started_at = coalesce(started_at, now())
       where id = ${run.build_id}::uuid and state = 'queued'
+    ), served as (
+      insert into lines (cluster, project, priority, host_tag, served_at)
+      values (${run.cluster}, ${run.project}, ${run.spec.priority ?? DEFAULT_PRIORITY}, ${run.spec.hostTag ?? ''}, now())
+      on conflict (cluster, project, priority, host_tag) do update set served_at = now(), raised_run = null
     ), attempted as (
       insert into attempts (run_id, number, state, host, worker, log_cap_bytes)
       values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId}, ${request.logCapBytes}::bigint)
@@ -249,6 +274,31 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     log_cap_bytes: request.logCapBytes,
     leased_ms: 0,
     silent_ms: 0,
+  });
+}
+
+async function chooseSlot(
+  tx: Transaction<Tables>,
+  run: LockedRun,
+  request: LeaseRequest & { maxSlotsPerProject: number | null },
+): Promise<HostChoice> {
+  const { cluster, id, spec } = run;
+  const { maxSlotsPerProject } = request;
+  const living = (await listHosts(tx, cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
+  const hosts = living.map(offerOf);
+  const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
+  const waiting = freeSlots === 0 ? [] : await readWaiting(tx, { cluster, except: id, freeSlots });
+  const needsHoldings = waiting.length > 0 || maxSlotsPerProject !== null;
+  // It is here and its like are not, so it has the claim of whoever is in front of their line.
+  const me = { ...run, priority: spec.priority ?? DEFAULT_PRIORITY, host_tag: spec.hostTag ?? null, place: 1 };
+  return decideGrant({
+    asker: waitingRun(me, request.ageStepMs),
+    worker: request.worker,
+    waiting: waiting.map((row) => waitingRun(row, request.ageStepMs)),
+    hosts,
+    holdings: needsHoldings ? await readHoldings(tx, cluster) : new Map(),
+    cluster,
+    maxSlotsPerProject,
   });
 }
 

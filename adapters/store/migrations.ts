@@ -227,4 +227,21 @@ export const MIGRATIONS: Record<string, Migration> = {
     create index runs_to_move on runs (moved_at) where moved_at is not null and move_delivered_at is null;
     create index runs_of_cluster on runs (cluster) where state <> 'finished';
   `),
+  '0004-fair-share': statements(`
+    alter table runs add priority smallint not null default 3;
+    alter table runs add host_tag text;
+    alter table runs add waiting_since timestamptz;
+    alter table runs add asked_at timestamptz;
+    update runs set host_tag = spec ->> 'hostTag' where state <> 'finished' and spec ->> 'hostTag' is not null;
+    create index runs_in_queue on runs (cluster, asked_at) where state = 'queued';
+    create table lines (
+      cluster text not null,
+      project text not null,
+      priority smallint not null,
+      host_tag text not null,
+      served_at timestamptz,
+      raised_run uuid,
+      primary key (cluster, project, priority, host_tag)
+    );
+  `),
 };

@@ -27,7 +27,7 @@ export async function beginRerun(db: Database, buildId: string, wish: RerunWish)
     await sql`
       with queued as (
         update runs set state = 'queued', outcome = null, cause = null, message = '', waiting = null, finished_at = null,
-          base_attempt = attempt, cancel_requested_at = null, cancel_delivered_at = null
+          asked_at = null, base_attempt = attempt, cancel_requested_at = null, cancel_delivered_at = null
         where build_id = ${buildId}::uuid and name in (select jsonb_array_elements_text(${JSON.stringify(names)}::jsonb))
       )
       update builds set state = 'queued', outcome = null, cause = null, finished_at = null, cancel_requested_at = null,

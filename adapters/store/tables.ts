@@ -68,6 +68,12 @@ export interface Tables {
     waiting: string | null;
     attempt: number;
     base_attempt: Generated<number>;
+    /** As in the spec, so that a queue can be put in order without reading every spec. */
+    priority: Generated<number>;
+    host_tag: string | null;
+    /** Since when it could have run, at the last time that it asked for a slot and got none. */
+    waiting_since: NullableInstant;
+    asked_at: NullableInstant;
     cancel_requested_at: NullableInstant;
     cancel_delivered_at: NullableInstant;
     finished_at: NullableInstant;
@@ -174,6 +180,18 @@ export interface Tables {
     version: string;
     not_accepting: string | null;
     last_seen_at: Instant;
+  };
+  /** Queued runs of a cluster that differ in nothing but their age; domain/priority.ts says what for. */
+  lines: {
+    cluster: string;
+    project: string;
+    priority: number;
+    /** Empty: any host. */
+    host_tag: string;
+    /** When it got its newest slot. */
+    served_at: NullableInstant;
+    /** The one that is offered with a higher priority, while it is queued. */
+    raised_run: string | null;
   };
   leases: {
     token: Generated<number>;

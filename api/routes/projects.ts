@@ -107,7 +107,7 @@ function invalid(problems: Problem[]): Refusal {
 }
 
 /** @throws Refusal 422 */
-export function planOrRefuse(file: ProjectFile, wanted: { trigger?: string; params: Record<string, string> }) {
+export function planOrRefuse(file: ProjectFile, wanted: Parameters<typeof makePlan>[1]) {
   const made = makePlan(file, wanted);
   if (made.kind === 'plan') return made.plan;
   const detail = made.problems[0]?.message ?? 'the plan cannot be made';

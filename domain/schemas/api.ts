@@ -2,7 +2,7 @@
 // Read by api/ (checks at the door), cli/ and web/ (types of the answers).
 import { z } from 'zod';
 import { ClusterName, Organisation } from './clusters';
-import { Plan, PlannedRun } from './plan';
+import { Plan, PlannedRun, Priority } from './plan';
 import { BuildState, Cause, Outcome, Problem, RunState, Status } from './words';
 
 const instant = z.string().describe('ISO 8601 instant in UTC');
@@ -34,6 +34,9 @@ export type ErrorAnswer = z.infer<typeof ErrorAnswer>;
 
 const Definition = z.string().min(1).describe('project file, YAML text, 1 MiB at most');
 const Params = z.record(z.string(), z.string()).describe('parameters of the caller; they win over those in the file');
+const priority = Priority.optional().describe(
+  '1 (first) to 5 (last), of all runs of the build; it wins over those in the file; default: those, else 3',
+);
 
 const ofProject = {
   organisation: Organisation.nullish().describe('whose clusters it may use; an operator of that organisation sets it'),
@@ -44,6 +47,7 @@ export const ValidateRequest = z.strictObject({ definition: Definition });
 export const TriggerRequest = z.strictObject({
   trigger: z.string().optional().describe('name of a trigger in the project file; default: the first'),
   params: Params.default({}),
+  priority,
   cluster: ClusterName.optional().describe('cluster that takes all its runs, whatever the file says; default: placed'),
   reason: z.string().max(4096).default('').describe('free text shown with the build'),
 });
@@ -59,6 +63,7 @@ export const PlanRequest = z.strictObject({
   definition: Definition.optional().describe('default: the definition the project has now'),
   trigger: z.string().optional(),
   params: Params.default({}),
+  priority,
   cluster: ClusterName.optional(),
 });
 

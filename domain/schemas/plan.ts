@@ -5,6 +5,9 @@ import { z } from 'zod';
 const ms = z.number().int().positive();
 const count = z.number().int().nonnegative();
 
+/** Whose turn it is when several runs wait for a slot. */
+export const Priority = z.number().int().min(1, 'use 1 (first) to 5 (last)').max(5, 'use 1 (first) to 5 (last)');
+
 /** When a run that needs others may start, judged once all of them are finished. */
 export const NeedCondition = z.enum(['success', 'failure', 'always']);
 export type NeedCondition = z.infer<typeof NeedCondition>;
@@ -42,6 +45,7 @@ export const PlannedRun = z.strictObject({
   waitingTimeoutMs: ms.optional().describe('ms until a host takes it; absent: DEFAULT_LIMITS of domain/build-input.ts'),
   startTimeoutMs: ms.optional().describe('ms from its lease to the start of the container; absent: as above'),
   idleTimeoutMs: ms.optional().describe('ms without output; absent: no limit'),
+  priority: Priority.optional().describe('1 (first) to 5 (last); absent: 3, see domain/priority.ts'),
   retry: RetryBudget.partial().optional().describe('absent: DEFAULT_BUDGET of domain/verdict.ts'),
   resources: Resources,
   needs: z.array(z.string()).describe('final names of the runs that must be finished first'),

@@ -79,6 +79,7 @@ const Resources = z.strictObject({
 const Capabilities = z.array(z.string().regex(/^[A-Za-z_]+$/, 'write a Linux capability, e.g. NET_ADMIN'));
 const timeout = () => numberFrom(0.001, 43_200);
 
+const priority = () => wholeFrom(1, 5).optional();
 const cluster = () =>
   text(64)
     .regex(/^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$/, 'use a-z 0-9 . _ - and begin and end with a letter or digit')
@@ -109,6 +110,9 @@ const settings = {
   timeout: timeout().optional().describe('minutes, 0.001 to 43200, fractions allowed; default: that of the file'),
   timeouts: z.strictObject(timeouts).optional().describe('further limits of a run; default: those of the file'),
   retry: Retry.optional().describe('further attempts by what went wrong; default: as in the file'),
+  priority: priority().describe(
+    '1 (first) to 5 (last): whose turn it is when several runs wait; default: as in the trigger',
+  ),
   resources: Resources.optional().describe('limits of the container; default: none'),
 };
 
@@ -180,6 +184,7 @@ const TriggerEntry = z.strictObject({
     .default('simple')
     .describe('what starts it besides the API; simple: nothing else'),
   params: Params.optional().describe('environment variables of all its runs'),
+  priority: priority().describe('1 (first) to 5 (last), of all its runs; default: as in the file'),
   cluster: cluster().describe('cluster of all its runs'),
   runs: z.array(RunEntry).min(1, 'a trigger needs one run or more').describe('1 to 1000 runs once expanded'),
 });
@@ -197,6 +202,7 @@ export const ProjectFile = z.strictObject({
     .optional()
     .describe('further limits of all runs, and that of the build'),
   retry: Retry.optional().describe('further attempts of all runs by what went wrong'),
+  priority: priority().describe('1 (first) to 5 (last), of all runs; default 3'),
   description: z.string().max(4096).optional().describe('free text, up to 4096 characters'),
   params: Params.optional().describe('environment variables of all runs'),
   cluster: cluster().describe('cluster of all runs'),
