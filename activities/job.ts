@@ -16,6 +16,8 @@ export interface JobPorts {
   /** Containers that a supervisor of this process holds now: the sweep leaves them alone. */
   held: Map<string, AbortController>;
   heartbeatMs: number;
+  /** Aborted when this process goes away now: every supervisor lets go, and says from where the container is adopted. */
+  leaving: AbortSignal;
   log: { warn(facts: object, message: string): void };
 }
 
@@ -30,17 +32,21 @@ export function makeJobActivities(ports: JobPorts): JobActivities {
 async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
   const context = Context.current();
   const orders = readOrders(context, input.cancel === true);
+  const leave = (): void => orders.abortDetach.abort();
+  if (ports.leaving.aborted) leave();
+  else ports.leaving.addEventListener('abort', leave, { once: true });
   const heart = setInterval(() => context.heartbeat(), ports.heartbeatMs);
   try {
     return await leaseAndSupervise(ports, input, orders);
   } catch (error) {
     if (!orders.detach.aborted) throw error;
-    if (context.cancellationDetails?.workerShutdown) {
+    if (ports.leaving.aborted || context.cancellationDetails?.workerShutdown) {
       return { kind: 'detached', queue: workerQueue(ports.worker.cluster, ports.worker.id) };
     }
     throw new CancelledFailure('detached; the container lives on');
   } finally {
     clearInterval(heart);
+    ports.leaving.removeEventListener('abort', leave);
   }
 }
 

@@ -4,11 +4,15 @@ import pino, { type Logger } from 'pino';
 import { readSettings, SettingsError } from './settings';
 
 export interface Running {
+  /** Finishes what was begun, however long that takes; a second signal stops at once. Left out: the first one does. */
+  drain?(): Promise<void>;
   stop(): Promise<void>;
 }
 
 /** Above this a stop that hangs is cut short, ms; the supervisor kills at 20 s. */
 const STOP_LIMIT_MS = 15_000;
+/** A terminal's Ctrl-C comes twice: from the terminal, and passed on by npm. Only a later one is meant as a second. */
+const SAME_SIGNAL_MS = 500;
 
 /**
  * Runs a role until SIGTERM, SIGINT or the end of its supervisor (the IPC channel closes).
@@ -31,8 +35,22 @@ export function runProcess(role: string, start: (log: Logger) => Promise<Running
       },
     );
   };
-  process.on('SIGTERM', () => stop('SIGTERM'));
-  process.on('SIGINT', () => stop('SIGINT'));
+  let drainingSince: number | undefined;
+  const onSignal = (signal: string): void => {
+    if (drainingSince !== undefined && performance.now() - drainingSince < SAME_SIGNAL_MS) return;
+    if (stopping || drainingSince !== undefined || !running?.drain) return stop(signal);
+    drainingSince = performance.now();
+    log.info({ why: signal }, 'finishing what runs; once more to stop at once');
+    running.drain().then(
+      () => stop('nothing runs any more'),
+      (error: unknown) => {
+        log.error({ error: String(error) }, 'cannot finish what runs');
+        stop('it could not be waited for');
+      },
+    );
+  };
+  process.on('SIGTERM', () => onSignal('SIGTERM'));
+  process.on('SIGINT', () => onSignal('SIGINT'));
   process.on('disconnect', () => stop('supervisor is gone'));
   start(log).then(
     (started) => {

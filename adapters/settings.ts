@@ -38,7 +38,10 @@ const Settings = z.object({
     .default(512 * 1024 * 1024)
     .describe('size from which on only the beginning and the end of a log are kept'),
   DATABASE_URL: z.string().optional().describe('PostgreSQL 15 or newer; default: the embedded database'),
-  SLIPWAY_SERVER: z.url().optional().describe('worker: base URL of the API'),
+  SLIPWAY_SERVER: z
+    .url()
+    .optional()
+    .describe('worker: URL of the gateway, or of the API where TEMPORAL_ADDRESS is set; others: URL of the API'),
   SLIPWAY_CLUSTER: word.default('local').describe('worker: cluster it serves'),
   SLIPWAY_HOST: z.string().default(hostname()).describe('worker: name of its host'),
   SLIPWAY_LABELS: z.string().default('').describe('worker: labels of its host, separated by commas'),
@@ -58,6 +61,12 @@ const Settings = z.object({
     .min(0)
     .default(1024 ** 3)
     .describe('worker: with less free disk it takes no new runs'),
+  SLIPWAY_ON_STOP: z
+    .enum(['detach', 'drain'])
+    .default('detach')
+    .describe(
+      'worker told to stop: lets go of its containers, which live on, or takes no new runs and finishes its own',
+    ),
   SLIPWAY_STOP_GRACE_MS: ms.default(10_000).describe('ms between TERM and KILL when a run is cancelled or times out'),
   SLIPWAY_HEARTBEAT_TIMEOUT_MS: ms.default(12_000).describe('ms of silence after which a worker counts as gone'),
   SLIPWAY_REATTACH_GRACE_MS: ms.default(15_000).describe('ms a worker has to come back before its host counts as lost'),
@@ -71,7 +80,7 @@ const Settings = z.object({
   SLIPWAY_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
-export type Settings = z.infer<typeof Settings> & { dataDir: string; baseUrl: string };
+export type Settings = z.infer<typeof Settings> & { dataDir: string; baseUrl: string; gatewayUrl: string };
 
 /** A setting is missing or malformed. The message names every one, one a line. */
 export class SettingsError extends Error {}
@@ -95,7 +104,21 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
     ...settings,
     dataDir: resolve(settings.SLIPWAY_DATA_DIR),
     baseUrl: (settings.SLIPWAY_URL ?? `http://${settings.SLIPWAY_LISTEN}`).replace(/\/+$/, ''),
+    gatewayUrl: urlHere(settings.SLIPWAY_GATEWAY_LISTEN),
   };
+}
+
+/** How a program on this machine reaches what listens there. */
+export function urlHere(address: string): string {
+  const { host, port } = readListen(address);
+  const isEvery = host === '0.0.0.0' || host === '::';
+  return `http://${isEvery ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** Takes `address:port` apart; an IPv6 address may stand in brackets. */
+export function readListen(address: string): { host: string; port: number } {
+  const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(address) ?? [];
+  return { host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) };
 }
 
 function readSecretFile(name: string, path: string): string {

@@ -123,6 +123,16 @@ function addAccess(cluster: Command, client: MakeClient, finish: Finish): void {
       finish(await clusters.addKey(client(options), name, { out, output: terminal }));
     });
   cluster
+    .command('join')
+    .description('make sure that there is a cluster, and a key of it in a file; may be repeated')
+    .argument('<name>')
+    .option('--out <file>', 'where the private key is or goes; default: <name>.key')
+    .option('--enlist', 'workers with a key of the cluster count at once')
+    .option(...SERVER)
+    .action(async (name: string, { out, enlist, ...options }: Server & { out?: string; enlist?: boolean }) => {
+      finish(await clusters.join(client(options), name, { out, enlist, output: terminal }));
+    });
+  cluster
     .command('revoke-key')
     .description('cut off at once whoever holds a key')
     .argument('<name>')

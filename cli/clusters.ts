@@ -5,6 +5,7 @@ import { makeClusterKey } from '../adapters/cluster-keys';
 import type * as shapes from '../domain/schemas/clusters';
 import type { Client } from './client';
 import { CommandError, EXIT, type Output } from './context';
+import { joinCluster } from './local-cluster';
 import { paint, table } from './print';
 
 export interface ClusterOptions {
@@ -53,6 +54,19 @@ export async function addKey(
   writeFileSync(file, `${privateKey}\n`);
   output.out(`key ${publicKey.kid} of cluster ${name} is in ${file}`);
   output.err(`Bring it to the workers; then: slipway cluster revoke-key ${name} <the old key>`);
+  return EXIT.passed;
+}
+
+/** For set-ups that run again and again: what is there stays. */
+export async function join(
+  client: Client,
+  name: string,
+  { out: file = `${name}.key`, enlist, output }: { out?: string; enlist?: boolean; output: Output },
+): Promise<number> {
+  const { kid, isNew } = await joinCluster(client, name, { file, enlist });
+  output.out(
+    isNew ? `key ${kid} of cluster ${name} is in ${file}` : `cluster ${name} knows the key in ${file} already`,
+  );
   return EXIT.passed;
 }
 

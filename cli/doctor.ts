@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { findOnPath } from '../adapters/debian-packages';
 import { connectDocker, findDockerEngine } from '../adapters/docker-setup';
-import { readSettings, type Settings } from '../adapters/settings';
+import { readListen, readSettings, type Settings } from '../adapters/settings';
 import { hasStarterImage, lookForStaticBusybox, STARTER_IMAGE, tryStarterImage } from '../adapters/starter-image';
 import { isAtLeast, lookForTemporalCli, OLDEST_TEMPORAL_SERVER, TEMPORAL_CLI_VERSION } from '../adapters/temporal-cli';
 import { findSupervisor } from '../workers/supervisor';
@@ -144,8 +144,11 @@ async function checkImageSource(): Promise<Check> {
 }
 
 async function checkPorts({ settings, env }: DoctorOptions): Promise<Check[]> {
-  const [host = '127.0.0.1', port = ''] = settings.SLIPWAY_LISTEN.split(/:(?=\d+$)/);
-  const wanted = [{ name: 'SLIPWAY_LISTEN', host, port: Number(port), shape: `${host}:` }];
+  const wanted: { name: string; host: string; port: number; shape: string }[] = [];
+  for (const name of ['SLIPWAY_LISTEN', 'SLIPWAY_GATEWAY_LISTEN'] as const) {
+    const { host, port } = readListen(settings[name]);
+    wanted.push({ name, host, port, shape: `${host}:` });
+  }
   if (!env.TEMPORAL_ADDRESS) {
     for (const name of ['SLIPWAY_TEMPORAL_PORT', 'SLIPWAY_TEMPORAL_UI_PORT'] as const) {
       wanted.push({ name, host: '127.0.0.1', port: settings[name], shape: '' });

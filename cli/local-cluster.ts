@@ -1,5 +1,5 @@
-// Owns the secrets of one machine's Slipway, and the cluster `local` that it serves itself: all in the data folder.
-// Called by `slipway up` and, for what is there, by the other commands.
+// Owns the secrets of one machine's Slipway in its data folder, and how a machine joins a cluster with a key of its own.
+// Called by `slipway up`, by `slipway cluster join` and, for what is there, by the other commands.
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,6 +9,7 @@ import type { Client } from './client';
 const LOCAL = 'local';
 
 export const adminTokenFile = (dataDir: string): string => join(dataDir, 'admin-token');
+export const gatewaySecretFile = (dataDir: string): string => join(dataDir, 'gateway-secret');
 export const clusterKeyFile = (dataDir: string, cluster: string): string =>
   join(dataDir, 'cluster-keys', `${cluster}.key`);
 
@@ -27,19 +28,32 @@ function ensureFile(path: string, text: string): string {
   return readFileSync(path, 'utf8').trim();
 }
 
-/** Registers the key of this machine's worker, as an operator would by hand. @returns its file */
-export async function ensureLocalCluster(client: Client, dataDir: string): Promise<string> {
+/** For the worker of this machine: whoever can read the key of this folder may serve it. @returns the key's file */
+export async function joinLocalCluster(client: Client, dataDir: string): Promise<string> {
   const file = clusterKeyFile(dataDir, LOCAL);
+  await joinCluster(client, LOCAL, { file, enlist: true });
+  return file;
+}
+
+/**
+ * Makes a key unless the file has one, and registers it, and the cluster, where that has not been done: as an operator
+ * would by hand, and it may be repeated. @returns whether anything was registered now
+ */
+export async function joinCluster(
+  client: Client,
+  name: string,
+  { file, enlist = false }: { file: string; enlist?: boolean },
+): Promise<{ kid: string; isNew: boolean }> {
   const key = existsSync(file)
     ? readFileSync(file, 'utf8').trim()
     : ensureFile(file, (await makeClusterKey()).privateKey);
   const publicKey = publicPartOf(key);
-  const known = (await client.clusters()).some(({ name }) => name === LOCAL);
-  if (!known) await client.createCluster({ name: LOCAL });
-  const { keys } = await client.cluster(LOCAL);
-  if (keys.some(({ kid }) => kid === publicKey.kid)) return file;
-  await client.addKey(LOCAL, publicKey);
-  // Whoever can read the key of this folder may serve it.
-  await client.editCluster(LOCAL, { enlistAutomatically: true });
-  return file;
+  const { kid } = publicKey;
+  const known = (await client.clusters()).some((cluster) => cluster.name === name);
+  if (!known) await client.createCluster({ name });
+  const { keys } = await client.cluster(name);
+  if (keys.some((one) => one.kid === kid)) return { kid, isNew: false };
+  await client.addKey(name, publicKey);
+  if (enlist) await client.editCluster(name, { enlistAutomatically: true });
+  return { kid, isNew: true };
 }

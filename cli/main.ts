@@ -150,7 +150,7 @@ program
 program
   .command('crash')
   .description('kill a part of the Slipway on this machine, and watch the builds go on')
-  .argument('<part>', 'api, orchestrator, worker, temporal, database, any or all')
+  .argument('<part>', 'api, orchestrator, gateway, worker, temporal, database, any or all')
   .option('--server <url>', 'address of the API')
   .action(async (part: string, options: { server?: string }) => {
     const runDir = join(readSettings().dataDir, 'run');
@@ -165,8 +165,14 @@ program
   .option('--name <host>', 'name of this host; default: that of the machine')
   .option('--labels <a,b>', 'labels of this host')
   .option('--key <file>', 'private key of the cluster; default: that of the data folder')
-  .option('--server <url>', 'address of the gateway, or of the API with TEMPORAL_ADDRESS set')
-  .action((options: Record<string, string | undefined>) => startWorker(options));
+  .option(
+    '--server <url>',
+    'address of the gateway, or of the API with TEMPORAL_ADDRESS set; default: the gateway here',
+  )
+  .option('--drain', 'when it is told to stop, finish what runs first; once more lets go at once')
+  .action(({ drain, ...options }: Record<string, string | undefined> & { drain?: boolean }) => {
+    startWorker({ ...options, onStop: drain ? 'drain' : undefined });
+  });
 
 addClusterCommands(program, client, finish);
 
@@ -185,6 +191,7 @@ function startWorker(options: Record<string, string | undefined>): void {
     labels: 'SLIPWAY_LABELS',
     server: 'SLIPWAY_SERVER',
     key: 'SLIPWAY_CLUSTER_KEY_FILE',
+    onStop: 'SLIPWAY_ON_STOP',
   };
   for (const [option, name] of Object.entries(names))
     if (options[option] !== undefined) process.env[name] = options[option];

@@ -3,7 +3,7 @@
 import { mkdirSync } from 'node:fs';
 import { basename, join, relative, resolve } from 'node:path';
 import { connectDocker, ensureDockerEngine } from '../adapters/docker-setup';
-import { readSettings, type Settings } from '../adapters/settings';
+import { readListen, readSettings, urlHere, type Settings } from '../adapters/settings';
 import { ensureStarterImage } from '../adapters/starter-image';
 import { findTemporalCli } from '../adapters/temporal-cli';
 import { devServerArgs, isTemporalReady } from '../adapters/temporal-dev-server';
@@ -12,8 +12,9 @@ import { Client } from './client';
 import { run } from './commands';
 import { CommandError, type Output } from './context';
 import { tryToListen } from './doctor';
-import { adminTokenFile, ensureLocalCluster, ensureSecret } from './local-cluster';
+import { adminTokenFile, ensureSecret, gatewaySecretFile, joinLocalCluster } from './local-cluster';
 import { paint } from './print';
+import { workerEnv } from './worker-env';
 
 const ROOT = resolve(__dirname, '..', '..');
 
@@ -58,16 +59,37 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
     await supervisor.start(spec);
     announce(`${spec.name} is up (${((Date.now() - began) / 1000).toFixed(1)} s)`);
   };
+  await requireFreeGateway(settings);
   const engine = prepareEngine(settings, announce);
   engine.catch(() => undefined);
   const stores = settings.DATABASE_URL === undefined ? [start(ours('database', 'workers/database.js'))] : [];
   const temporal = process.env['TEMPORAL_ADDRESS'] ? [] : [startTemporal(settings, announce, start)];
   await Promise.all([...stores, ...temporal]);
-  await Promise.all([start(ours('api', 'api/main.js')), start(ours('orchestrator', 'workers/orchestrator.js'))]);
+  await Promise.all([
+    start(ours('api', 'api/main.js')),
+    start(ours('orchestrator', 'workers/orchestrator.js')),
+    start({ ...ours('gateway', 'gateway/main.js'), env: gatewayEnv(env, settings) }),
+  ]);
   const dockerHost = await engine;
-  const key = await ensureLocalCluster(new Client(settings.baseUrl, adminToken(settings)), settings.dataDir);
+  const keyFile = await joinLocalCluster(new Client(settings.baseUrl, adminToken(settings)), settings.dataDir);
+  const { gatewayUrl, SLIPWAY_WORKER_DIR: workerDir = join(settings.dataDir, 'worker') } = settings;
   const worker = ours('worker', 'workers/cluster.js');
-  await start({ ...worker, env: { ...env, DOCKER_HOST: dockerHost, SLIPWAY_CLUSTER_KEY_FILE: key } });
+  await start({ ...worker, env: workerEnv(process.env, { gatewayUrl, keyFile, workerDir, dockerHost }) });
+}
+
+/** It needs no admin's token. */
+function gatewayEnv(env: NodeJS.ProcessEnv, settings: Settings): NodeJS.ProcessEnv {
+  const secret = settings.SLIPWAY_GATEWAY_SECRET ?? ensureSecret(gatewaySecretFile(settings.dataDir));
+  return {
+    ...env,
+    SLIPWAY_ADMIN_TOKEN: undefined,
+    SLIPWAY_GATEWAY_SECRET: secret,
+    SLIPWAY_SERVER: urlHere(settings.SLIPWAY_LISTEN),
+  };
+}
+
+function requireFreeGateway({ SLIPWAY_GATEWAY_LISTEN: listen }: Settings): Promise<void> {
+  return requireFree(readListen(listen), 'SLIPWAY_GATEWAY_LISTEN');
 }
 
 /** @returns the engine's address, for DOCKER_HOST */
@@ -85,12 +107,13 @@ async function startTemporal(
 ): Promise<void> {
   const program = await findTemporalCli({ toolsDir: join(settings.dataDir, 'tools'), announce });
   const { SLIPWAY_TEMPORAL_PORT: port, SLIPWAY_TEMPORAL_UI_PORT: uiPort } = settings;
+  const host = '127.0.0.1';
   await requireFree(
-    port,
+    { host, port },
     'SLIPWAY_TEMPORAL_PORT',
     `; to use the Temporal server there, set TEMPORAL_ADDRESS=127.0.0.1:${port}`,
   );
-  await requireFree(uiPort, 'SLIPWAY_TEMPORAL_UI_PORT');
+  await requireFree({ host, port: uiPort }, 'SLIPWAY_TEMPORAL_UI_PORT');
   await start({
     name: 'temporal',
     command: program,
@@ -101,10 +124,13 @@ async function startTemporal(
 }
 
 /** A stranger on our port would answer in our server's name. @throws CommandError */
-async function requireFree(port: number, setting: string, more = ''): Promise<void> {
-  const refused = await tryToListen('127.0.0.1', port);
+async function requireFree(at: { host: string; port: number }, setting: string, more = ''): Promise<void> {
+  const refused = await tryToListen(at.host, at.port);
   if (refused === undefined) return;
-  throw new CommandError(`port ${port} is taken by another program; stop it, or set ${setting}${more}`);
+  if (refused !== 'EADDRINUSE') {
+    throw new CommandError(`${at.host}:${at.port} cannot be listened on (${refused}); set ${setting}${more}`);
+  }
+  throw new CommandError(`port ${at.port} is taken by another program; stop it, or set ${setting}${more}`);
 }
 
 function childEnv(settings: Settings): NodeJS.ProcessEnv {
@@ -133,6 +159,7 @@ async function greet(settings: Settings, { example, output }: Required<UpOptions
   say('page', settings.baseUrl);
   say('API', `${settings.baseUrl}/v1/projects`);
   say('Temporal', childEnv(settings).SLIPWAY_TEMPORAL_UI_URL ?? '');
+  say('workers', settings.gatewayUrl);
   say('state', relative(process.cwd(), settings.dataDir) || basename(settings.dataDir));
   output.err(`\nNext: npx slipway run examples/hello   (in another terminal). Ctrl-C stops.`);
 }

@@ -1,11 +1,11 @@
 // Owns the gateway process: one port for the workers of all clusters, in front of Temporal. Stateless: run n of them.
-// Started by hand or as a service: node dist/gateway/main.js
+// Started by `slipway up`, by docker-compose, or by hand: node dist/gateway/main.js
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { runProcess, type Running } from '../adapters/process';
 import { RefusalAudit } from '../adapters/refusal-audit';
-import { readSettings, SettingsError } from '../adapters/settings';
+import { readListen, readSettings, SettingsError } from '../adapters/settings';
 import { readAccess } from '../adapters/store/clusters';
 import { openStore } from '../adapters/store/connect';
 import { Identities } from '../adapters/worker-identity';
@@ -43,10 +43,8 @@ async function serve(log: Logger): Promise<Running> {
     audit: (refused) => audit.record(refused),
     onAdmitted: (peer, cluster) => opened.front?.prove(peer, cluster),
   });
-  const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(listen) ?? [];
   const front = await openFront({
-    host: host.replace(/^\[(.*)\]$/, '$1'),
-    port: Number(port),
+    ...readListen(listen),
     grpc: (connection) => proxy.accept(connection),
     http: http.listener,
   });

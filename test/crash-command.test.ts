@@ -18,10 +18,11 @@ let up: ChildProcess;
 
 beforeAll(async () => {
   await ensureTestImage();
-  const [port, temporal, ui] = await Promise.all([freePort(), freePort(), freePort()]);
+  const [port, gateway, temporal, ui] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
   url = `http://127.0.0.1:${port}`;
   Object.assign(env, {
     SLIPWAY_LISTEN: `127.0.0.1:${port}`,
+    SLIPWAY_GATEWAY_LISTEN: `127.0.0.1:${gateway}`,
     SLIPWAY_TEMPORAL_PORT: String(temporal),
     SLIPWAY_TEMPORAL_UI_PORT: String(ui),
     SLIPWAY_DATA_DIR: dir,
@@ -29,7 +30,7 @@ beforeAll(async () => {
   });
   writeFileSync(
     join(dir, 'slipway.yml'),
-    oneRun('#!/bin/sh\necho started >> /archive/starts\nfor i in $(seq 1 300); do echo "line $i"; sleep 0.1; done'),
+    oneRun('#!/bin/sh\necho started >> /archive/starts\nfor i in $(seq 1 500); do echo "line $i"; sleep 0.1; done'),
   );
   up = spawn(process.execPath, [MAIN, 'up'], { cwd: dir, env, stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
@@ -60,7 +61,7 @@ async function slipway(...args: string[]): Promise<{ code: number | null; out: s
 
 const read = async <T>(path: string): Promise<T> => (await (await fetch(url + path)).json()) as T;
 
-test('B4 B5 crash worker, api and then all: it names what it killed and what is back, and the run goes on in its container', async () => {
+test('B4 B5 crash worker, api, gateway and then all: it names what it killed and what is back, and the run goes on in its container', async () => {
   const build = slipway('run', '.', '--project', 'watched', '--json');
   const run = (): Promise<Run> => read('/v1/projects/watched/builds/1/runs/work');
   const before = await waitFor(
@@ -73,11 +74,12 @@ test('B4 B5 crash worker, api and then all: it names what it killed and what is 
 
   const worker = await slipway('crash', 'worker');
   const api = await slipway('crash', 'api');
+  const gateway = await slipway('crash', 'gateway');
   const all = await slipway('crash', 'all');
   const ended = await build;
   const after = await run();
 
-  for (const { code, err } of [worker, api, all]) {
+  for (const { code, err } of [worker, api, gateway, all]) {
     expect(code).toBe(0);
     expect(err).toContain(`under way  watched/1/work  ${before.urls.page}`);
     expect(err).toMatch(
@@ -85,11 +87,11 @@ test('B4 B5 crash worker, api and then all: it names what it killed and what is 
     );
   }
   expect(worker.err).toMatch(/killed +worker \(pid \d+, SIGKILL\)\nstarted +worker again \(pid \d+\) after \d+\.\d s/);
-  expect(all.err.match(/^killed /gm)).toHaveLength(5);
+  expect(all.err.match(/^killed /gm)).toHaveLength(6);
   expect({ code: ended.code, status: (JSON.parse(ended.out) as Build).status }).toEqual({ code: 0, status: 'passed' });
   expect(after.attempts.map((attempt) => attempt.containerId)).toEqual([before.attempts[0]?.containerId]);
   expect(await (await fetch(after.urls.log)).text()).toBe(
-    Array.from({ length: 300 }, (_, at) => `line ${at + 1}\n`).join(''),
+    Array.from({ length: 500 }, (_, at) => `line ${at + 1}\n`).join(''),
   );
   expect(await (await fetch(`${after.urls.artifacts}/starts`)).text()).toBe('started\n');
 }, 180_000);
@@ -100,7 +102,7 @@ test('what cannot be killed is refused in words that name what can', async () =>
 
   expect(unknown).toMatchObject({
     code: 64,
-    err: 'slipway: no part "moon" is running here; choose one of: api, database, orchestrator, temporal, worker, any, all\n',
+    err: 'slipway: no part "moon" is running here; choose one of: api, database, gateway, orchestrator, temporal, worker, any, all\n',
   });
   expect(engine.code).toBe(64);
   expect(engine.err).toContain('belongs to the machine');

@@ -19,6 +19,7 @@ beforeEach(async () => {
     HOME: dir,
     SLIPWAY_DATA_DIR: join(dir, 'data'),
     SLIPWAY_LISTEN: `127.0.0.1:${await freePort()}`,
+    SLIPWAY_GATEWAY_LISTEN: `127.0.0.1:${await freePort()}`,
     SLIPWAY_TEMPORAL_PORT: String(await freePort()),
     SLIPWAY_TEMPORAL_UI_PORT: String(await freePort()),
   };

@@ -29,10 +29,11 @@ let url = '';
 
 beforeAll(async () => {
   copySources(clone);
-  const [port, temporal, ui] = await Promise.all([freePort(), freePort(), freePort()]);
+  const [port, gateway, temporal, ui] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
   url = `http://127.0.0.1:${port}`;
   Object.assign(env, {
     SLIPWAY_LISTEN: `127.0.0.1:${port}`,
+    SLIPWAY_GATEWAY_LISTEN: `127.0.0.1:${gateway}`,
     SLIPWAY_TEMPORAL_PORT: String(temporal),
     SLIPWAY_TEMPORAL_UI_PORT: String(ui),
   });

@@ -2,6 +2,7 @@
 // two versions serve one cluster. Real Temporal, real Docker; the changed version is a real copy with changed workflows.
 import { join } from 'node:path';
 import { makeChangedProgram, type ChangedProgram } from './setup/changed-program';
+import type { Cluster } from '../domain/schemas/clusters';
 import { House, oneRun, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
@@ -60,7 +61,7 @@ test('B11 C7 every process is replaced by a changed version while a build runs: 
   expect(await (await house.request('GET', run.artifacts[0]!.url)).text()).toBe('started\n');
 }, 240_000);
 
-test('C7 B5 ten workers are restarted one after the other under load, half of them as another version: no run fails or is repeated', async () => {
+test('C7 B5 ten workers are restarted one after the other under load, half of them as another version: no run fails or is repeated, and who differs says so once', async () => {
   house = await House.open({ slots: 2, without: ['worker'] });
   const names = Array.from({ length: 10 }, (_, at) => `w${at}`);
   for (const name of names) {
@@ -91,4 +92,9 @@ test('C7 B5 ten workers are restarted one after the other under load, half of th
     expect(await (await house.request('GET', `${run.urls.artifacts}/starts`)).text()).toBe('started\n');
   }
   expect(versions.size).toBe(2);
+  const told = names.map((name) => house.wholeLog(name).split('the server is of another version').length - 1);
+  expect(told).toEqual(names.map((_, at) => (at % 2 === 0 ? 1 : 0)));
+  const { fleet } = await house.call<Cluster>('GET', '/v1/clusters/local');
+  const isOdd = (host: string | null): boolean => Number(host?.slice(1)) % 2 === 1;
+  expect(fleet.map(({ isSameVersion }) => isSameVersion)).toEqual(fleet.map(({ host }) => isOdd(host)));
 }, 420_000);

@@ -102,7 +102,7 @@ describe.each(STORES)('on %s', (name, start) => {
   async function addHost(cluster: string, name: string, slots: number): Promise<string> {
     const host = { ...newHost(cluster, name), slots };
     await makeCluster(db, cluster);
-    expect(await recordHost(db, host, SILENT_AFTER_MS)).toBe(true);
+    expect(await recordHost(db, host, SILENT_AFTER_MS)).toEqual({ heldSlots: 0 });
     return host.worker;
   }
 
@@ -426,7 +426,7 @@ describe.each(STORES)('on %s', (name, start) => {
       const first = await addHost(cluster, 'host', 1);
       const second = { ...newHost(cluster, 'host'), slots: 2, version: '2' };
 
-      expect(await recordHost(db, second, SILENT_AFTER_MS)).toBe(false);
+      expect(await recordHost(db, second, SILENT_AFTER_MS)).toBeUndefined();
       expect((await listHosts(db, cluster))[0]).toMatchObject({ worker: first, slots: 1 });
       await waitFor(() => recordHost(db, second, 1), { what: 'the name is taken over' });
       expect((await listHosts(db, cluster))[0]).toMatchObject({ worker: second.worker, slots: 2, version: '2' });

@@ -2,8 +2,6 @@
 // Holds no credential but the key of its cluster. Started by `slipway worker`, `slipway up` or docker-compose.
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
-import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
@@ -15,15 +13,12 @@ import { DockerEngine } from '../adapters/docker-engine';
 import { patient } from '../adapters/patient-engine';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, SettingsError, type Settings } from '../adapters/settings';
-import { WorkerApi, WorkerApiError } from '../adapters/worker-api';
+import { WorkerApi } from '../adapters/worker-api';
 import { clusterQueue, containerName, readContainerName, workerQueue } from '../domain/names';
-import type { AttemptKey, HelloReply } from '../domain/schemas/worker-api';
-import { version } from '../package.json';
-import { connectToTemporal, installRuntime } from './temporal-worker';
+import type { AttemptKey } from '../domain/schemas/worker-api';
+import { Greeter, HELLO_MS } from './greeting';
+import { connectToTemporal, installRuntime, serverOf } from './temporal-worker';
 
-const HELLO_MS = 5_000;
-/** A server that does not answer at the start is asked again so soon, ms. */
-const RETRY_MS = 500;
 const SWEEP_MS = 15_000;
 
 runProcess('worker', work);
@@ -40,7 +35,8 @@ async function work(log: Logger): Promise<Running> {
   const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
   const { id, idFile, lastAliveAt } = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
   const sign = makeTokenSigner(key, { cluster, worker: id });
-  const server = (settings.SLIPWAY_SERVER ?? settings.baseUrl).replace(/\/+$/, '');
+  const server = serverOf(settings);
+  const leaving = new AbortController();
   const ports: JobPorts = {
     // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
     engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'), lastAliveAt)),
@@ -50,16 +46,18 @@ async function work(log: Logger): Promise<Running> {
     worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
     held: new Map(),
     heartbeatMs: Math.min(2_000, settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS / 4),
+    leaving: leaving.signal,
     log,
   };
   const stopping = new AbortController();
   const told = { signal: stopping.signal, log };
-  await untilEnlisted(ports, settings, told);
+  const greeter = new Greeter({ ...ports, settings, log });
+  await greeter.untilEnlisted(stopping.signal);
   // First of all: what an earlier life of this worker left must not share the machine with new work.
   await sweep(ports, stopping.signal).catch((error: unknown) => log.warn({ error: String(error) }, 'sweep put off'));
   const { connection, namespace } = await connectToTemporal(log, { sign, gateway: server });
   const workers = await createWorkers({ connection, namespace, ports, settings });
-  const running = workers.map((worker) => worker.run());
+  const running = [workers.ofCluster.run(), workers.own.run()] as const;
   for (const run of running) {
     run.catch((error: unknown) => {
       log.fatal({ error: String(error) }, 'the worker ended');
@@ -67,20 +65,56 @@ async function work(log: Logger): Promise<Running> {
     });
   }
   const rounds = [
-    repeat(HELLO_MS, told, () => {
+    repeat(told, { everyMs: HELLO_MS }, () => {
       utimesSync(idFile, new Date(), new Date());
-      return hello(ports, settings, stopping.signal);
+      return greeter.hello(stopping.signal);
     }),
-    repeat(SWEEP_MS, told, () => sweep(ports, stopping.signal)),
+    repeat(told, { everyMs: SWEEP_MS }, () => sweep(ports, stopping.signal)),
   ];
   return {
+    ...(settings.SLIPWAY_ON_STOP === 'drain'
+      ? { drain: () => drain({ greeter, ofCluster: workers.ofCluster, emptied: running[0], told }) }
+      : {}),
     stop: async () => {
       stopping.abort();
-      for (const worker of workers) worker.shutdown();
+      leaving.abort();
+      for (const worker of [workers.ofCluster, workers.own]) shutDown(worker);
       await Promise.all([...running, ...rounds]);
       await connection.close();
     },
   };
+}
+
+const DRAIN_ROUND_MS = 1_000;
+
+/**
+ * Takes no new work and waits until what this worker has is done. Its own queue is served all the while: a run that was
+ * just sent here comes by it, and so does one whose heartbeats were lost. A grant may be under way while the server hears
+ * that this worker takes nothing more, so its word that no slot is held counts the second time.
+ */
+async function drain(worker: {
+  greeter: Greeter;
+  ofCluster: Worker;
+  /** The new work of the cluster that was taken is done. */
+  emptied: Promise<void>;
+  told: { signal: AbortSignal; log: Logger };
+}): Promise<void> {
+  const { greeter, ofCluster, emptied, told } = worker;
+  greeter.refuseNewRuns('it is being stopped');
+  shutDown(ofCluster);
+  let emptyRounds = 0;
+  const isEmpty = async (): Promise<void> => {
+    const { heldSlots = 0 } = await greeter.hello(told.signal);
+    emptyRounds = heldSlots === 0 ? emptyRounds + 1 : 0;
+  };
+  // The first at once, so that nothing more is granted here.
+  await isEmpty().catch((error: unknown) => told.log.warn({ error: String(error) }, 'the server is told again soon'));
+  await Promise.all([emptied, repeat(told, { everyMs: DRAIN_ROUND_MS, isOver: () => emptyRounds >= 2 }, isEmpty)]);
+}
+
+/** A worker that is being shut down already is left to it. */
+function shutDown(worker: Worker): void {
+  if (worker.getState() === 'RUNNING') worker.shutdown();
 }
 
 interface Identity {
@@ -98,72 +132,18 @@ function readWorkerId(dir: string, cluster: string): Identity {
   return { id: readFileSync(idFile, 'utf8').trim(), idFile, lastAliveAt: statSync(idFile).mtime };
 }
 
-/** Waits for the server, and for somebody to enlist this worker there. */
-async function untilEnlisted(
-  ports: JobPorts,
-  settings: Settings,
-  { signal, log }: { signal: AbortSignal; log: Logger },
-): Promise<void> {
-  let told = '';
-  for (;;) {
-    const answer = await hello(ports, settings, signal).catch((error: unknown) => {
-      if (error instanceof WorkerApiError || signal.aborted) throw error;
-      return undefined;
-    });
-    if (answer?.enlisted) return;
-    const { id, cluster } = ports.worker;
-    const why = answer
-      ? `it waits to be enlisted: slipway cluster enlist ${cluster} ${id}`
-      : 'the server does not answer yet; waiting for it';
-    if (why !== told) log.warn({ worker: id, cluster }, why);
-    told = why;
-    await sleep(answer ? HELLO_MS : RETRY_MS, undefined, { signal });
-  }
-}
-
-async function hello(ports: JobPorts, settings: Settings, signal: AbortSignal): Promise<HelloReply> {
-  const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());
-  const freeDiskBytes = await freeBytes(settings);
-  return ports.api.hello(
-    {
-      worker: ports.worker.id,
-      cluster: settings.SLIPWAY_CLUSTER,
-      host: settings.SLIPWAY_HOST,
-      labels: labels.filter((label) => label !== ''),
-      slots: settings.SLIPWAY_SLOTS,
-      version,
-      load: loadavg()[0],
-      freeDiskBytes,
-      notAccepting: whyNotAccepting(freeDiskBytes, settings),
-    },
-    signal,
-  );
-}
-
-async function freeBytes(settings: Settings): Promise<number | null> {
-  const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
-  const disk = await statfs(dir).catch(() => undefined);
-  return disk ? disk.bavail * disk.bsize : null;
-}
-
-const GIBIBYTE = 1024 ** 3;
-const inGib = (bytes: number): string => `${(bytes / GIBIBYTE).toFixed(1)} GiB`;
-
-function whyNotAccepting(freeDiskBytes: number | null, { SLIPWAY_MIN_FREE_BYTES: least }: Settings): string | null {
-  if (freeDiskBytes === null || freeDiskBytes >= least) return null;
-  return `only ${inGib(freeDiskBytes)} of its disk are free, ${inGib(least)} are needed`;
-}
+const NO_LIMIT = '365 days';
 
 /**
  * Two workers in one process: new work of the cluster, as many at once as there are slots, and follow-ups to this one.
- * At a stop activities are told at once (no grace time): they let go, and their containers live on.
+ * How long activities go on at a stop is not the SDK's affair but ours: `leaving` makes them let go.
  */
 async function createWorkers(at: {
   connection: NativeConnection;
   namespace: string;
   ports: JobPorts;
   settings: Settings;
-}): Promise<Worker[]> {
+}): Promise<{ ofCluster: Worker; own: Worker }> {
   const { connection, namespace, ports, settings } = at;
   const { cluster, id } = ports.worker;
   const common: Omit<WorkerOptions, 'taskQueue'> = {
@@ -172,9 +152,9 @@ async function createWorkers(at: {
     activities: makeJobActivities(ports),
     maxHeartbeatThrottleInterval: '2s',
     defaultHeartbeatThrottleInterval: '2s',
-    shutdownGraceTime: 0,
+    shutdownGraceTime: NO_LIMIT,
   };
-  return Promise.all([
+  const [ofCluster, own] = await Promise.all([
     Worker.create({
       ...common,
       taskQueue: clusterQueue(cluster),
@@ -188,6 +168,7 @@ async function createWorkers(at: {
       maxConcurrentActivityTaskPolls: 1,
     }),
   ]);
+  return { ofCluster, own };
 }
 
 /** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
@@ -208,12 +189,12 @@ function entryOf(name: string): [string, AttemptKey][] {
 }
 
 async function repeat(
-  ms: number,
   { signal, log }: { signal: AbortSignal; log: Logger },
+  { everyMs, isOver = () => false }: { everyMs: number; isOver?: () => boolean },
   round: () => Promise<unknown>,
 ): Promise<void> {
-  while (!signal.aborted) {
-    await sleep(ms, undefined, { signal }).catch(() => undefined);
+  while (!signal.aborted && !isOver()) {
+    await sleep(everyMs, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return;
     await round().catch((error: unknown) => {
       if (!signal.aborted) log.warn({ error: String(error) }, 'a round failed, will be tried again');

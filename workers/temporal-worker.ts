@@ -5,8 +5,11 @@ import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { DefaultLogger, NativeConnection, Runtime, makeTelemetryFilterString } from '@temporalio/worker';
 import type { Logger } from 'pino';
 import type { TokenSigner } from '../adapters/cluster-keys';
+import type { Settings } from '../adapters/settings';
 
 const RETRY_MS = 500;
+
+type ConnectionOptions = ReturnType<typeof loadClientConnectConfig>['connectionOptions'];
 
 /** Sends the SDK's own logs through ours. Signals are ours too: the SDK must not stop workers by itself. */
 export function installRuntime(log: Logger): void {
@@ -31,9 +34,11 @@ export async function connectToTemporal(
   { sign, gateway }: { sign?: TokenSigner; gateway?: string } = {},
 ): Promise<{ connection: NativeConnection; namespace: string }> {
   const { connectionOptions, namespace } = loadClientConnectConfig();
+  // A gateway gets the worker's token alone: what else is set, or stands in a profile, is meant for Temporal's own door.
+  const options = gateway === undefined || isDirect() ? connectionOptions : addressOf(gateway);
   for (let tries = 0; ; tries += 1) {
     try {
-      const { address, tls, apiKey, metadata: given } = { ...connectionOptions, ...addressOf(gateway) };
+      const { address, tls, apiKey, metadata: given } = options;
       const metadata = sign ? { ...given, authorization: `Bearer ${await sign()}` } : given;
       const connection = await NativeConnection.connect({
         address,
@@ -50,9 +55,15 @@ export async function connectToTemporal(
   }
 }
 
-/** Temporal's own settings win: without a gateway a worker may talk to the server itself. */
-function addressOf(gateway: string | undefined): { address?: string; tls?: boolean } {
-  if (gateway === undefined || process.env['TEMPORAL_ADDRESS']) return {};
+/** Temporal's own setting wins: without a gateway a worker may talk to the server itself. */
+const isDirect = (): boolean => Boolean(process.env['TEMPORAL_ADDRESS']);
+
+/** Whom a worker tells what it does: the gateway, by default that of this machine; without one, the API. */
+export function serverOf({ SLIPWAY_SERVER: given, baseUrl, gatewayUrl }: Settings): string {
+  return (given ?? (isDirect() ? baseUrl : gatewayUrl)).replace(/\/+$/, '');
+}
+
+function addressOf(gateway: string): ConnectionOptions {
   const { protocol, hostname, port } = new URL(gateway);
   const isSecure = protocol === 'https:';
   return { address: `${hostname}:${port || (isSecure ? 443 : 80)}`, tls: isSecure };

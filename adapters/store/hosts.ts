@@ -18,18 +18,24 @@ export interface HostFacts {
 /**
  * Registers a worker's host, or says that it is still there.
  * @param silentAfterMs a name may be taken over by another worker once its owner was silent for so long
- * @returns false when another living worker has a host of this name in the cluster
+ * @returns how many of its slots are under a live lease; undefined when another living worker has a host of this name in
+ *   the cluster
  */
-export async function recordHost(db: Database, host: HostFacts, silentAfterMs: number): Promise<boolean> {
-  const { rows } = await sql<{ id: string }>`
+export async function recordHost(
+  db: Database,
+  host: HostFacts,
+  silentAfterMs: number,
+): Promise<{ heldSlots: number } | undefined> {
+  const { rows } = await sql<{ heldSlots: number }>`
     insert into hosts (id, cluster, name, worker, labels, slots, version, not_accepting)
     values (${`${host.cluster}/${host.name}`}, ${host.cluster}, ${host.name}, ${host.worker},
             ${JSON.stringify(host.labels)}::jsonb, ${host.slots}, ${host.version}, ${host.notAccepting})
     on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
       version = excluded.version, not_accepting = excluded.not_accepting, last_seen_at = now()
       where hosts.worker = excluded.worker or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
-    returning id`.execute(db);
-  return rows.length === 1;
+    returning (select count(*)::int from leases where leases.host = hosts.id
+      and leases.state in ('granted', 'active', 'releasing')) as "heldSlots"`.execute(db);
+  return rows[0];
 }
 
 export interface HostRow {

@@ -108,14 +108,16 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
   const { worker, cluster, host, labels, slots, notAccepting = null } = hello;
   const enlisted = await recordWorker(context.db, hello);
   const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting };
-  if (enlisted && !(await recordHost(context.db, facts, SILENT_AFTER_MS))) {
+  if (!enlisted) return { enlisted, serverVersion: version };
+  const recorded = await recordHost(context.db, facts, SILENT_AFTER_MS);
+  if (!recorded) {
     throw new Refusal(
       403,
       'host-taken',
       `another living worker serves host ${host} of cluster ${cluster}; give this one a name of its own (SLIPWAY_HOST)`,
     );
   }
-  return { enlisted, serverVersion: version };
+  return { enlisted, serverVersion: version, heldSlots: recorded.heldSlots };
 }
 
 async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdentity): Promise<shapes.LeaseReply> {

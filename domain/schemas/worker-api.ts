@@ -23,6 +23,7 @@ export type Hello = z.infer<typeof Hello>;
 export const HelloReply = z.object({
   enlisted: z.boolean().describe('false: wait for an admin, and say hello again'),
   serverVersion: z.string(),
+  heldSlots: count.optional().describe('slots of its host under a live lease; absent: the server is too old to say'),
 });
 export type HelloReply = z.infer<typeof HelloReply>;
 

@@ -213,6 +213,13 @@ export class House {
     });
   }
 
+  /** Waits for a member to end by itself. @returns its exit code, or the signal that killed it */
+  ended(name: string, timeoutMs = 30_000): Promise<number | NodeJS.Signals> {
+    const { child } = this.member(name);
+    if (!child) throw new Error(`${name} is not running`);
+    return waitFor(() => child.exitCode ?? child.signalCode, { what: `${name} has ended`, timeoutMs });
+  }
+
   /** Process id of a running member. */
   pid(name: string): number {
     const { pid } = this.member(name).child ?? {};

@@ -1,0 +1,97 @@
+// Owns what a worker says of itself to the server, again and again: its slots, its load, and why it takes no new runs.
+// Called by cluster.ts, first until somebody has enlisted the worker, then as one of its rounds.
+import { statfs } from 'node:fs/promises';
+import { loadavg } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Settings } from '../adapters/settings';
+import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
+import type { HelloReply } from '../domain/schemas/worker-api';
+import { version } from '../package.json';
+
+export const HELLO_MS = 5_000;
+/** A server that does not answer at the start is asked again so soon, ms. */
+const RETRY_MS = 500;
+const GIBIBYTE = 1024 ** 3;
+
+export interface GreeterPorts {
+  api: WorkerApi;
+  worker: { id: string; cluster: string };
+  settings: Settings;
+  log: Logger;
+}
+
+export class Greeter {
+  private stopReason: string | undefined;
+  private toldVersion = version;
+
+  constructor(private readonly ports: GreeterPorts) {}
+
+  /** From the next hello on the server gives this worker no new runs. */
+  refuseNewRuns(why: string): void {
+    this.stopReason = why;
+  }
+
+  /** Waits for the server, and for somebody to enlist this worker there. */
+  async untilEnlisted(signal: AbortSignal): Promise<void> {
+    const { worker, log } = this.ports;
+    let told = '';
+    for (;;) {
+      const answer = await this.hello(signal).catch((error: unknown) => {
+        if (error instanceof WorkerApiError || signal.aborted) throw error;
+        return undefined;
+      });
+      if (answer?.enlisted) return;
+      const why = answer
+        ? `it waits to be enlisted: slipway cluster enlist ${worker.cluster} ${worker.id}`
+        : 'the server does not answer yet; waiting for it';
+      if (why !== told) log.warn({ worker: worker.id, cluster: worker.cluster }, why);
+      told = why;
+      await sleep(answer ? HELLO_MS : RETRY_MS, undefined, { signal });
+    }
+  }
+
+  async hello(signal: AbortSignal): Promise<HelloReply> {
+    const { api, worker, settings } = this.ports;
+    const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());
+    const freeDiskBytes = await freeBytes(settings);
+    const reply = await api.hello(
+      {
+        worker: worker.id,
+        cluster: worker.cluster,
+        host: settings.SLIPWAY_HOST,
+        labels: labels.filter((label) => label !== ''),
+        slots: settings.SLIPWAY_SLOTS,
+        version,
+        load: loadavg()[0],
+        freeDiskBytes,
+        notAccepting: this.stopReason ?? whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES),
+      },
+      signal,
+    );
+    this.tellVersion(reply.serverVersion);
+    return reply;
+  }
+
+  /** Once for each version of the server: side by side with the one before or after is as it should be, for a while. */
+  private tellVersion(serverVersion: string): void {
+    if (serverVersion !== this.toldVersion && serverVersion !== version) {
+      this.ports.log.warn({ version, serverVersion }, 'the server is of another version than this worker');
+    }
+    this.toldVersion = serverVersion;
+  }
+}
+
+async function freeBytes(settings: Settings): Promise<number | null> {
+  const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
+  const disk = await statfs(dir).catch(() => undefined);
+  return disk ? disk.bavail * disk.bsize : null;
+}
+
+const inGib = (bytes: number): string => `${(bytes / GIBIBYTE).toFixed(1)} GiB`;
+
+function whyDiskRefuses(freeDiskBytes: number | null, leastBytes: number): string | null {
+  if (freeDiskBytes === null || freeDiskBytes >= leastBytes) return null;
+  return `only ${inGib(freeDiskBytes)} of its disk are free, ${inGib(leastBytes)} are needed`;
+}
