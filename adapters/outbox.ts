@@ -3,6 +3,7 @@
 // Called by the API right after its answer and by the orchestrator's sweep.
 import { markMaintenanceStarted, maintenancesToStart } from './store/maintenance';
 import { clustersToLeave, markMoveDelivered, movesToDeliver, moveWaiting } from './store/moves';
+import { runsToWake } from './store/queue';
 import type { BuildToStart, Temporal } from './temporal';
 import type { Database } from './store/connect';
 import {
@@ -65,6 +66,14 @@ export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<numbe
     await markMoveDelivered(db, { runId, move: move.move });
   }
   return moves.length;
+}
+
+/** A slot of a host whose worker was silent for longer is not worth waking for, ms. */
+const SILENT_AFTER_MS = 15_000;
+
+/** Tells waiting runs that there is a slot for them now. */
+export async function wakeWaiting({ db, temporal }: OutboxPorts): Promise<void> {
+  for (const run of await runsToWake(db, SILENT_AFTER_MS)) await temporal.wakeRun(run);
 }
 
 /** Starts the workflow of every maintenance that has none yet. */

@@ -136,6 +136,11 @@ export class Temporal {
     await this.signal(idOf(build), 'runMoved', { run, cluster, move });
   }
 
+  /** Has a waiting run ask for its slot now. */
+  async wakeRun({ run, ...build }: BuildKey & { run: string }): Promise<void> {
+    await this.signal(idOf(build), 'runReady', { run });
+  }
+
   /** Starts the workflow of a cluster's maintenance; started already is fine. */
   async startMaintenance(input: MaintenanceInput, summary: string): Promise<void> {
     const workflowId = maintenanceWorkflowId(input.cluster, input.id);

@@ -1,8 +1,7 @@
 // Owns the facts behind the sentence that says why a run waits: rows of its cluster, its build and its job.
 // Called by the routes of builds and runs; the sentence is made by domain/waiting.ts.
 import { clusterStates } from '../adapters/store/clusters';
-import { listHosts } from '../adapters/store/hosts';
-import { offerOf } from '../adapters/store/leases';
+import { listHosts, offerOf } from '../adapters/store/hosts';
 import { readPlan } from '../adapters/store/builds';
 import { queuePositions, type QueuePosition } from '../adapters/store/queue';
 import type { RunRow } from '../adapters/store/runs';

@@ -65,8 +65,11 @@ export interface BuildTiming {
   detachGraceMs: number;
   /** Added to a run's own limit: the worker stops it first, this is the net below. */
   runMarginMs: number;
-  /** First and longest pause before a slot is asked for again. */
-  askAgainMs: { first: number; most: number };
+  /**
+   * First and longest pause before a slot is asked for again, and the growth between (absent: 2). A run is woken when
+   * there is one, so it asks seldom by itself: each time costs some dozen events of a history that holds 51,200.
+   */
+  askAgainMs: { first: number; most: number; factor?: number };
   /** A line that gets nothing for so long rises by one priority; absent, as in older histories: never. */
   ageStepMs?: number;
 }
@@ -76,6 +79,6 @@ export const DEFAULT_TIMING = {
   reattachGraceMs: 15_000,
   detachGraceMs: 60_000,
   runMarginMs: HOUR_MS,
-  askAgainMs: { first: 500, most: 5_000 },
+  askAgainMs: { first: 500, most: 6 * HOUR_MS, factor: 4 },
   ageStepMs: 10 * MINUTE_MS,
 } satisfies BuildTiming;

@@ -118,6 +118,25 @@ export function decideGrant(question: GrantQuestion): HostChoice {
   return granted ?? { kind: 'none', reason: sayWhoIsFirst(asker, ahead) };
 }
 
+/**
+ * The waiting runs that would get the slots that are free now, first to last: those to be woken.
+ * @param at as in {@link GrantQuestion}
+ */
+export function whoIsNext(
+  waiting: readonly WaitingRun[],
+  at: Pick<GrantQuestion, 'hosts' | 'holdings' | 'maxSlotsPerProject'>,
+): WaitingRun[] {
+  const { holdings, maxSlotsPerProject: most } = at;
+  let free = at.hosts;
+  return takeTurns(waiting, holdings, (run, held) => {
+    if (most !== null && held >= most) return false;
+    const slot = chooseHost(free, run.hostTag ?? undefined, '');
+    if (slot.kind === 'none') return false;
+    free = takeSlot(free, slot);
+    return true;
+  });
+}
+
 /** For a run that is not here: rather on a host that is of no use to the one that asks. */
 function reserve(run: WaitingRun, hosts: readonly HostOffer[], canAskerUse: (host: HostOffer) => boolean): HostChoice {
   const hostTag = run.hostTag ?? undefined;

@@ -9,7 +9,7 @@ import { makeRecordActivities } from '../activities/records';
 import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { compressLog } from '../adapters/log-store';
-import { sweepOutbox } from '../adapters/outbox';
+import { sweepOutbox, wakeWaiting } from '../adapters/outbox';
 import { sweepAbandoned } from '../adapters/reaper';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
@@ -61,6 +61,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   const running = worker.run();
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
+    every(SWEEP_MS, told, () => wakeWaiting({ db, temporal })),
     every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal, log })),
     every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
   ];

@@ -14,7 +14,7 @@ import { decide, type RunProgress, type Schedule, type ScheduleCommand } from '.
 import { outcomeOf } from '../domain/verdict';
 import type { Cause, Outcome } from '../domain/schemas/words';
 import { DEFAULT_LIMITS, type BuildInput } from '../domain/build-input';
-import { buildView, runCancelRequested, runMoved } from './messages';
+import { buildView, runCancelRequested, runMoved, runReady } from './messages';
 import { records } from './records';
 import { executeRun, moveRun, type RunPlace } from './run';
 
@@ -47,6 +47,10 @@ export async function build(input: BuildInput): Promise<BuildResult> {
   setHandler(runMoved, ({ run, ...to }) => {
     const at = input.runs.findIndex(({ name }) => name === run);
     if (at >= 0) moveRun(building.places[at]!, to);
+  });
+  setHandler(runReady, ({ run }) => {
+    const at = input.runs.findIndex(({ name }) => name === run);
+    if (at >= 0) building.places[at]!.calls += 1;
   });
   setHandler(runCancelRequested, ({ run }) => cancelRun(building, run));
   CancellationScope.current().cancelRequested.catch(() => cancelAll(building));
@@ -89,7 +93,7 @@ function begin(input: BuildInput): Building {
     progress: input.runs.map(({ endedAs }) =>
       endedAs === undefined ? { kind: 'waiting' } : { kind: 'finished', outcome: endedAs, earlier: true },
     ),
-    places: input.runs.map(({ cluster, moves = 0 }) => ({ cluster, move: moves })),
+    places: input.runs.map(({ cluster, moves = 0 }) => ({ cluster, move: moves, calls: 0 })),
     scopes: new Map(),
     unrecorded: [],
     failedFast: new Set(),

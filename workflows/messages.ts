@@ -6,6 +6,8 @@ import type { RunProgress } from '../domain/schedule';
 export const runCancelRequested = defineSignal<[{ run: string }]>('runCancelRequested');
 /** A waiting run was given to another cluster; `move` counts the moves of the run, so that an old message is known as such. */
 export const runMoved = defineSignal<[{ run: string; cluster: string; move: number }]>('runMoved');
+/** There is a slot for a run that was told to wait: it is to ask now. */
+export const runReady = defineSignal<[{ run: string }]>('runReady');
 /** The maintenance of a cluster was ended or changed: look at the rows now. */
 export const maintenanceChanged = defineSignal('maintenanceChanged');
 export const buildView = defineQuery<{ run: string; progress: RunProgress }[]>('buildView');

@@ -17,7 +17,7 @@ import {
   TimeoutFailure,
   isCancellation,
   proxyActivities,
-  sleep,
+  condition,
 } from '@temporalio/workflow';
 import { clusterQueue } from '../domain/names';
 import { DEFAULT_PRIORITY, offerMs } from '../domain/priority';
@@ -32,6 +32,8 @@ export interface RunPlace {
   cluster: string;
   /** How often it was moved. */
   move: number;
+  /** How often it was told that there is a slot for it. */
+  calls: number;
   /** Takes its task back from the queue of the cluster that it leaves; absent: it is not in one. */
   leave?: () => void;
 }
@@ -104,9 +106,9 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         target = { queue: step.queue, activity: 'reattach', limitMs: timing.detachGraceMs };
         break;
       case 'waiting':
-        if (!(await pause(Math.min(pauseMs, Math.max(wait.until - Date.now(), 1))))) return cancelledBefore();
+        if (!(await pause(Math.min(pauseMs, Math.max(wait.until - Date.now(), 1)), place))) return cancelledBefore();
         if (Date.now() >= wait.until) return notTaken(run, step.reason);
-        pauseMs = Math.min(pauseMs * 2, timing.askAgainMs.most);
+        pauseMs = Math.min(pauseMs * (timing.askAgainMs.factor ?? 2), timing.askAgainMs.most);
         target = anywhere(context, wait);
         break;
       case 'moved':
@@ -252,10 +254,11 @@ function cancelledBefore(): RunEnd {
   return { cause: 'cancel-requested', message: 'cancelled before it began', recorded: false };
 }
 
-/** @returns false when the run was cancelled meanwhile */
-async function pause(ms: number): Promise<boolean> {
+/** Ends early when the run is called or moved. @returns false when it was cancelled meanwhile */
+async function pause(ms: number, place: RunPlace): Promise<boolean> {
+  const { calls, move } = place;
   try {
-    await sleep(ms);
+    await condition(() => place.calls !== calls || place.move !== move, ms);
     return true;
   } catch (error) {
     if (isCancellation(error)) return false;

@@ -1,6 +1,7 @@
 // Owns the rows of hosts: which worker of their cluster serves them, and with how many slots.
 // Called by the API; read inside the transaction that grants a lease.
 import { sql, type Transaction } from 'kysely';
+import type { HostOffer } from '../../domain/placement';
 import type { Database } from './connect';
 import type { Tables } from './tables';
 
@@ -65,4 +66,17 @@ export async function listHosts(db: Database | Transaction<Tables>, cluster?: st
     .orderBy('name');
   if (cluster !== undefined) query = query.where('cluster', '=', cluster);
   return query.execute();
+}
+
+/** As placement sees it. */
+export function offerOf(host: HostRow): HostOffer {
+  return {
+    id: `${host.cluster}/${host.name}`,
+    name: host.name,
+    labels: host.labels,
+    slots: host.slots,
+    busySlots: host.busy,
+    workerId: host.worker,
+    notAccepting: host.not_accepting,
+  };
 }

@@ -2,7 +2,7 @@
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
 import type { Placement } from '../../domain/cluster-choice';
-import type { HostChoice, HostOffer } from '../../domain/placement';
+import type { HostChoice } from '../../domain/placement';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { decideGrant } from '../../domain/queue-order';
 import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
@@ -11,7 +11,7 @@ import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import { whyClosed } from './clusters';
 import type { Database } from './connect';
-import { listHosts, type HostRow } from './hosts';
+import { listHosts, offerOf } from './hosts';
 import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
 import type { DrainFacts, Tables } from './tables';
 
@@ -305,16 +305,4 @@ async function chooseSlot(
 /** A lease that is older has outlived every limit of its run; the sweep takes it back once its host is silent as well. */
 function longestMs(spec: PlannedRun): number {
   return (spec.startTimeoutMs ?? DEFAULT_LIMITS.startMs) + spec.timeoutMs + DEFAULT_TIMING.runMarginMs;
-}
-
-export function offerOf(host: HostRow): HostOffer {
-  return {
-    id: `${host.cluster}/${host.name}`,
-    name: host.name,
-    labels: host.labels,
-    slots: host.slots,
-    busySlots: host.busy,
-    workerId: host.worker,
-    notAccepting: host.not_accepting,
-  };
 }

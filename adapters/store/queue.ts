@@ -3,12 +3,18 @@
 import { sql, type RawBuilder, type Transaction } from 'kysely';
 import { DEFAULT_TIMING } from '../../domain/build-input';
 import { agedPriority, DEFAULT_PRIORITY } from '../../domain/priority';
-import { takeTurns, type Holdings, type WaitingRun } from '../../domain/queue-order';
+import { takeTurns, whoIsNext, type Holdings, type WaitingRun } from '../../domain/queue-order';
 import type { Database } from './connect';
+import type { BuildKey } from './deliveries';
+import { listHosts, offerOf } from './hosts';
 import type { Tables } from './tables';
 
-/** A run that was told to wait asks again at least so often; one that has been silent for twice as long has gone. */
-const ASKED_LATELY_MS = 2 * DEFAULT_TIMING.askAgainMs.most;
+/** A run that was told to wait asks again within seconds once it is woken; one that has been silent for longer keeps no slot. */
+const ASKED_LATELY_MS = 10_000;
+/** Longer than any run waits. */
+const ANY_TIME_MS = 365 * 24 * 3_600_000;
+/** One that was woken and has not asked since is woken again after that time. */
+const WOKEN_LATELY_MS = 3_000;
 
 /** The runs (n) that run r needs; found one by one by their name, since a build may have a thousand. */
 const NEEDS = sql`json_array_elements_text(r.spec -> 'needs') as need (name)
@@ -51,8 +57,8 @@ export function waitingRun(row: WaitingRow, ageStepMs: number = DEFAULT_TIMING.a
  * it can get one.
  */
 export async function readWaiting(
-  tx: Transaction<Tables>,
-  at: { cluster: string; except: string; freeSlots: number },
+  tx: Database | Transaction<Tables>,
+  at: { cluster: string; except: string | null; freeSlots: number; lately?: boolean },
 ): Promise<WaitingRow[]> {
   const { rows } = await sql<WaitingRow>`
     select id, project, priority, host_tag, waited_ms, unserved_ms, place from (
@@ -61,11 +67,42 @@ export async function readWaiting(
         (row_number() over (partition by b.project, r.priority, r.host_tag
           order by r.waiting_since, b.number, r.position))::int as place
       from runs r join builds b on b.id = r.build_id
-      where r.cluster = ${at.cluster} and r.state = 'queued' and r.id <> ${at.except}::uuid
-        and r.asked_at > now() - ${ASKED_LATELY_MS} * interval '1 millisecond'
+      where r.cluster = ${at.cluster} and r.state = 'queued' and r.id is distinct from ${at.except}::uuid
+        and r.asked_at > now() - ${at.lately === false ? ANY_TIME_MS : ASKED_LATELY_MS} * interval '1 millisecond'
         and r.cancel_requested_at is null and b.cancel_requested_at is null
     ) as asked where place <= ${at.freeSlots}`.execute(tx);
   return rows;
+}
+
+/**
+ * Waiting runs for which there is a slot now, by the order of the grant; they count as asking, so that the slot is kept
+ * for them. Their workflows ask seldom by themselves: each time costs a build some of its history.
+ * @param silentAfterMs hosts whose worker was silent for longer have no slots
+ */
+export async function runsToWake(db: Database, silentAfterMs: number): Promise<(BuildKey & { run: string })[]> {
+  const { rows: clusters } = await sql<{ name: string; most: number | null }>`
+    select c.name, c.max_slots_per_project as most from clusters c where c.active and c.drain is null and exists (
+      select 1 from runs r where r.cluster = c.name and r.state = 'queued' and r.asked_at is not null)`.execute(db);
+  const ids: string[] = [];
+  for (const { name, most } of clusters) {
+    const hosts = (await listHosts(db, name)).filter((host) => host.silent_ms < silentAfterMs).map(offerOf);
+    const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
+    if (freeSlots === 0) continue;
+    const { waiting, holdings } = await readLine(db, name, freeSlots);
+    ids.push(...whoIsNext(waiting, { hosts, holdings, maxSlotsPerProject: most }).map((run) => run.id));
+  }
+  if (ids.length === 0) return [];
+  const { rows } = await sql<BuildKey & { run: string }>`
+    update runs set asked_at = now() from builds b where b.id = runs.build_id and runs.state = 'queued'
+      and runs.id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::jsonb)::uuid)
+      and runs.asked_at < now() - ${WOKEN_LATELY_MS} * interval '1 millisecond' and b.dispatched_at is not null
+    returning b.project, b.number, b.reruns, runs.name as run`.execute(db);
+  return rows;
+}
+
+async function readLine(db: Database, cluster: string, freeSlots: number) {
+  const rows = await readWaiting(db, { cluster, except: null, freeSlots, lately: false });
+  return { waiting: rows.map((row) => waitingRun(row)), holdings: await readHoldings(db, cluster) };
 }
 
 /** Slots of a cluster that each project holds now. */
