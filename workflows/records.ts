@@ -6,8 +6,10 @@ import type { RecordActivities } from '../activities/record-types';
 /** Without end: the store may be away for a while, and nothing may be lost. Each record is idempotent. */
 const retry = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' } as const;
 
-/** An orchestrator that died with one in its hands is noticed after that time; one that takes longer is recorded all the same. */
-const remote = proxyActivities<RecordActivities>({ startToCloseTimeout: '10 seconds', retry });
+/** So long it takes until another orchestrator is asked when one died with a record in its hands. */
+const ANSWER_LIMIT = '30 seconds';
+
+const remote = proxyActivities<RecordActivities>({ startToCloseTimeout: ANSWER_LIMIT, retry });
 
 /**
  * Runs in the process that runs this workflow, which saves two tasks of the server a call. Only for what a build does when
@@ -15,7 +17,7 @@ const remote = proxyActivities<RecordActivities>({ startToCloseTimeout: '10 seco
  * are next to each other in the history, even those that came one by one (https://github.com/temporalio/sdk-python/issues/1881):
  * the workflow then acts otherwise than before, its history fits no orchestrator any more, and the build never ends.
  */
-const local = proxyLocalActivities<RecordActivities>({ startToCloseTimeout: '30 seconds', retry });
+const local = proxyLocalActivities<RecordActivities>({ startToCloseTimeout: ANSWER_LIMIT, retry });
 
 /** Histories of older code have markers of local activities in this place. */
 const either = (): RecordActivities => (patched('records-as-activities') ? remote : local);
