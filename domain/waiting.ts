@@ -1,6 +1,6 @@
 // Owns the one sentence that says why a run does not run yet, and what would let it: from rows, never guessed.
 // Pure. Called by the API for every run that is queued.
-import { chooseHost, type HostOffer } from './placement';
+import { chooseHost, matchesTag, type HostOffer } from './placement';
 
 export interface WaitingRun {
   cluster: string;
@@ -42,7 +42,8 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
   }
   if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
   const choice = chooseHost(cluster.hosts, hostTag, '');
-  if (choice.kind === 'none') return `${choice.reason}${sayPlace(place, name)}`;
+  const anyMatches = cluster.hosts.some((host) => hostTag === undefined || matchesTag(host, hostTag));
+  if (choice.kind === 'none') return `${choice.reason}${anyMatches ? sayPlace(place, name) : ''}`;
   return place && place.position > 1
     ? `others are before it${sayPlace(place, name)}`
     : `it is offered to the workers of cluster ${name} now`;
