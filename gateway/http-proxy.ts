@@ -102,9 +102,28 @@ const STATUS = {
   UNAVAILABLE: 503,
 } as const;
 
-/** In the form of the API's own refusals; the rest of the request is not read. */
-function refuse([, response]: Exchange, { kind, reason, message }: WorkerRefusal): void {
-  answer(response, { status: STATUS[kind], code: reason, detail: message });
+/** Of a body that nobody wants so much is read, bytes, and for so long, ms, before its connection is closed. */
+const LAST_READ = { bytes: 64 << 10, ms: 1_000 };
+
+/** In the form of the API's own refusals. */
+function refuse([request, response]: Exchange, { kind, reason, message }: WorkerRefusal): void {
+  readOn(request, () => answer(response, { status: STATUS[kind], code: reason, detail: message }));
+}
+
+/** Reads what nobody wants, within limits: a connection that is closed with bytes unread loses its answer on the way. */
+function readOn(request: Exchange[0], then: () => void): void {
+  let read = 0;
+  const end = (): void => {
+    clearTimeout(timer);
+    request.off('end', end).off('data', count);
+    then();
+  };
+  const count = (bytes: Buffer): void => {
+    read += bytes.length;
+    if (read > LAST_READ.bytes) end();
+  };
+  const timer = setTimeout(end, LAST_READ.ms).unref();
+  request.once('end', end).on('data', count);
 }
 
 function answer(
@@ -128,9 +147,15 @@ function passer(api: URL, via: { request: typeof requestHttp; agent: HttpAgent }
     });
     onward.setTimeout(SILENT_MS, () => onward.destroy(new Error('the API is silent')));
     onward.on('response', (answered) => {
-      response.writeHead(answered.statusCode ?? 502, endToEnd(answered.headers));
-      answered.pipe(response);
+      const relay = (last: object): void => {
+        response.writeHead(answered.statusCode ?? 502, { ...endToEnd(answered.headers), ...last });
+        answered.pipe(response);
+      };
       answered.on('error', () => response.destroy());
+      if (request.complete) return relay({});
+      // It wants no more of this body, e.g. of an attempt that is fenced; a next request could not come through behind it.
+      request.unpipe(onward);
+      readOn(request, () => relay({ connection: 'close' }));
     });
     onward.on('error', () => {
       answer(response, { status: 503, code: 'api-away', detail: 'the API does not answer the gateway; try again' });

@@ -36,6 +36,7 @@ beforeAll(async () => {
   key = await makeKey('a');
   token = await signToken(key, worker);
   api = createServer((request, response) => {
+    if (request.url === '/v1/worker/early') return void response.writeHead(409).end('{}');
     const chunks: Buffer[] = [];
     open += 1;
     mostOpen = Math.max(mostOpen, open);
@@ -238,6 +239,19 @@ test('C3 a caller that hangs up gives its room back, whenever it does', async ()
 
   const one = lines('POST /v1/worker/hello HTTP/1.1', ...authorized(), 'content-length: 0', '');
   await waitFor(async () => statusesOf(await raw(one))[0] === '200', { what: 'there is room', timeoutMs: 10_000 });
+});
+
+test('C3 an upload that the API does not want ends with its answer, and the next call of the worker comes through at once', async () => {
+  const send = async (path: string, body: Buffer): Promise<number> => {
+    const headers = { authorization: `Bearer ${token}` };
+    return (await fetch(`http://127.0.0.1:${front.port}${path}`, { method: 'PUT', headers, body })).status;
+  };
+  for (let round = 0; round < 3; round += 1) {
+    expect(await send('/v1/worker/early', Buffer.alloc(8 << 20)).catch(() => 409)).toBe(409);
+    const began = performance.now();
+    expect(await send('/v1/worker/hello', Buffer.from('{}'))).toBe(200);
+    expect(performance.now() - began).toBeLessThan(2_500);
+  }
 });
 
 test('C3 a long upload is not cut while bytes come', async () => {
