@@ -8,6 +8,8 @@ export interface JobInput {
   attempt: number;
   /** For people who read the trace. */
   run: string;
+  /** How often the run had been moved between clusters when this was made; absent: made before that was told. */
+  move?: number;
   /** The run was cancelled while nobody held its container: adopt it only to stop it. */
   cancel?: boolean;
 }

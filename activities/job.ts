@@ -67,8 +67,8 @@ function readOrders(context: Context, isCancelled: boolean): OrderSignals {
 }
 
 async function leaseAndSupervise(ports: JobPorts, input: JobInput, orders: OrderSignals): Promise<JobResult> {
-  const { runId, attempt } = input;
-  const reply = await ports.api.lease({ runId, attempt, worker: ports.worker.id }, orders.detach);
+  const { runId, attempt, move } = input;
+  const reply = await ports.api.lease({ runId, attempt, move, worker: ports.worker.id }, orders.detach);
   switch (reply.kind) {
     case 'elsewhere':
     case 'moved':

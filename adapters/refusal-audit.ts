@@ -1,7 +1,8 @@
-// Owns what is kept of refused workers: a row in the audit and a line in the log, a few a second whatever comes.
+// Owns what is kept of refusals, of workers and of operators: a row in the audit and a line in the log, few whatever comes.
 // Called by the API and the gateway.
 import type { Logger } from 'pino';
-import { recordAudit } from './store/audit';
+import { Sparing } from './sparing';
+import { recordAudit, type AuditRecord } from './store/audit';
 import type { Database } from './store/connect';
 import type { WorkerIdentity } from './worker-identity';
 import type { WorkerRefusal } from './worker-refusal';
@@ -16,11 +17,11 @@ export interface RefusedCall {
   peer?: string;
 }
 
-const SAID_FOR_MS = 1_000;
-
 /** One record a second of each kind at most: a hostile worker must not fill the disk. What is left out is counted. */
 export class RefusalAudit {
-  private readonly said = new Map<string, { atMs: number; leftOut: number }>();
+  private readonly ofWorkers = new Sparing({ burst: 1, everyMs: 1_000 });
+  /** People make several mistakes in a row, each worth a record. */
+  private readonly ofOperators = new Sparing({ burst: 20, everyMs: 1_000 });
 
   constructor(
     private readonly db: Database,
@@ -29,24 +30,26 @@ export class RefusalAudit {
 
   record({ who, call, refusal, peer }: RefusedCall): void {
     const { reason, message } = refusal;
-    const kind = `${who?.cluster ?? ''} ${reason}`;
-    const last = this.said.get(kind);
-    if (last && performance.now() - last.atMs < SAID_FOR_MS) {
-      last.leftOut += 1;
-      return;
-    }
-    // Clusters are registered names, reasons a closed list: the map stays small.
-    this.said.set(kind, { atMs: performance.now(), leftOut: 0 });
-    const leftOut = last?.leftOut ?? 0;
+    // Clusters are registered names, reasons a closed list.
+    const leftOut = this.ofWorkers.take(`${who?.cluster ?? ''} ${reason}`);
+    if (leftOut === undefined) return;
     this.log.warn({ ...who, call, reason, peer, leftOut }, `refused: ${message}`);
-    const more = leftOut === 0 ? '' : `; ${leftOut} more like the one before were left out`;
     const record = {
       actor: who ? `worker ${who.worker} of ${who.cluster}` : `- ${peer ?? ''}`.trim(),
       action: 'worker.refused',
       subject: who ? `cluster ${who.cluster}` : 'workers',
       allowed: false,
-      detail: `${reason}: ${message}; ${call}${more}`,
+      detail: `${reason}: ${message}; ${call}${sayLeftOut(leftOut)}`,
     };
     recordAudit(this.db, record).catch((error: unknown) => this.log.warn({ error: String(error) }, 'not in the audit'));
   }
+
+  /** @param record.actor a registered name, or `-` for everybody else */
+  async recordOperator(record: Omit<AuditRecord, 'allowed'>): Promise<void> {
+    const leftOut = this.ofOperators.take(record.actor);
+    if (leftOut === undefined) return;
+    await recordAudit(this.db, { ...record, allowed: false, detail: record.detail + sayLeftOut(leftOut) });
+  }
 }
+
+const sayLeftOut = (count: number): string => (count === 0 ? '' : `; ${count} like it before were left out`);

@@ -36,7 +36,7 @@ const BACKOFF_MS = { first: 100, most: 3_000 };
 const CALL_LIMIT_MS = 30_000;
 
 interface Call {
-  method: 'GET' | 'POST' | 'PUT';
+  method: 'POST' | 'PUT';
   path: string;
   json?: unknown;
   /** Made anew for each try. */

@@ -69,7 +69,7 @@ async function refuse(
   { actor, action, subject }: Intent & { actor: string },
   refusal: Refusal,
 ): Promise<never> {
-  await recordAudit(context.db, { actor, action, subject, allowed: false, detail: refusal.detail });
+  await context.refusals.recordOperator({ actor, action, subject, detail: refusal.detail });
   throw refusal;
 }
 

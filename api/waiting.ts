@@ -1,10 +1,12 @@
 // Owns the facts behind the sentence that says why a run waits: rows of its cluster, its build and its job.
 // Called by the routes of builds and runs; the sentence is made by domain/waiting.ts.
-import { clusterStates } from '../adapters/store/clusters';
+import { clusterOffers, clusterStates } from '../adapters/store/clusters';
 import { listHosts, offerOf } from '../adapters/store/hosts';
 import { readPlan } from '../adapters/store/builds';
 import { queuePositions, type QueuePosition } from '../adapters/store/queue';
 import type { RunRow } from '../adapters/store/runs';
+import { readOrganisation } from '../adapters/store/projects';
+import { whyForbidden } from '../domain/cluster-choice';
 import { whyWaiting, type ClusterNow } from '../domain/waiting';
 import type { ApiContext } from './context';
 import { SILENT_AFTER_MS } from './views';
@@ -23,11 +25,17 @@ export async function sayWaiting(
   const waiting = runs.filter((run) => run.state === 'queued');
   if (waiting.length === 0) return new Map();
   const names = [...new Set(waiting.map((run) => run.cluster))];
-  const [clusters, { jobs }, positions] = await Promise.all([
+  const [clusters, { jobs }, positions, offers, organisation] = await Promise.all([
     readClusters(context, names),
     readPlan(context.db, buildId),
     readPositions(context, names),
+    clusterOffers(context.db, SILENT_AFTER_MS),
+    readOrganisation(context.db, buildId),
   ]);
+  const forbiddenIn = (run: RunRow): string | undefined => {
+    const offer = offers.find(({ name }) => name === run.cluster);
+    return offer && whyForbidden(offer, run.spec, { organisation });
+  };
   const unfinished = new Set(all.filter((run) => run.state !== 'finished').map((run) => run.name));
   const limits = new Map(jobs.map(({ name, maxParallel }) => [name, maxParallel]));
   const limitOf = (job: string): { job: string; maxParallel: number } | undefined => {
@@ -41,6 +49,7 @@ export async function sayWaiting(
         cluster: run.cluster,
         hostTag: run.spec.hostTag,
         pinned: run.placement.pinned,
+        forbidden: forbiddenIn(run),
         openNeeds: run.spec.needs.filter((need) => unfinished.has(need)),
         jobLimit: limitOf(run.spec.job),
         noted: sayEnded(run),

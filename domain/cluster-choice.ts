@@ -101,17 +101,33 @@ export function movedFrom(
   };
 }
 
+/** What decides whether a run may be in a cluster at all. */
+export type ClusterRules = Pick<
+  ClusterOffer,
+  'name' | 'kind' | 'organisations' | 'allowPrivileged' | 'maxCpus' | 'maxMemoryBytes'
+>;
+
+/**
+ * Why a cluster may not take a run, in words; undefined: it may. Asked again at every grant: since the trigger the cluster
+ * may serve others, have another policy, or be another one of the same name.
+ */
+export function whyForbidden(cluster: ClusterRules, run: ClusterAsk, asking: Asking): string | undefined {
+  if (!mayUse(cluster, asking)) return sayForeign(cluster, run, asking);
+  const breach = breachOf(cluster, run);
+  return breach === undefined ? undefined : sayBreach(cluster, run, breach);
+}
+
 export function isOpen(cluster: ClusterOffer): boolean {
   return cluster.active && cluster.drain === null;
 }
 
-function mayUse(cluster: ClusterOffer, { organisation }: Asking): boolean {
+function mayUse(cluster: ClusterRules, { organisation }: Asking): boolean {
   if (cluster.kind === 'default' && cluster.organisations.length === 0) return true;
   return organisation !== null && cluster.organisations.includes(organisation);
 }
 
 /** What the cluster's policy refuses of a run, in words. */
-function breachOf(cluster: ClusterOffer, run: ClusterAsk): string | undefined {
+function breachOf(cluster: ClusterRules, run: ClusterAsk): string | undefined {
   const { cpus, memoryBytes } = run.resources;
   if (!cluster.allowPrivileged && run.privileged) return 'a privileged container';
   if (!cluster.allowPrivileged && run.capAdd.length > 0) return `capability ${run.capAdd.join(', ')}`;
@@ -140,12 +156,12 @@ function takeNamed(
   return { kind: 'placed', cluster: cluster.name, placement: { reason, pinned: true } };
 }
 
-function sayForeign(cluster: ClusterOffer, run: ClusterAsk, { organisation }: Asking): string {
+function sayForeign(cluster: ClusterRules, run: ClusterAsk, { organisation }: Asking): string {
   const who = organisation === null ? 'a project of no organisation' : `projects of organisation ${organisation}`;
   return `run ${run.name} asks for cluster ${cluster.name}, which does not serve ${who}; name another, or have its maintainer list the organisation`;
 }
 
-function sayBreach(cluster: ClusterOffer, run: ClusterAsk, breach: string): string {
+function sayBreach(cluster: ClusterRules, run: ClusterAsk, breach: string): string {
   return `run ${run.name} asks for ${breach}, which cluster ${cluster.name} does not allow; remove it, or have the policy of the cluster changed`;
 }
 

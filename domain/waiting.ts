@@ -6,6 +6,8 @@ export interface WaitingRun {
   cluster: string;
   hostTag: string | undefined;
   pinned: boolean;
+  /** Why its cluster may not take it any more; undefined: it may. */
+  forbidden?: string;
   /** Names of the runs it needs that are not finished. */
   openNeeds: readonly string[];
   /** Set where its job runs as many cells at once as it may. */
@@ -40,6 +42,7 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
     const rest = pinned ? 'and the run names this cluster' : 'and no other cluster is open to it now';
     return `cluster ${name} ${cluster.closed}, ${rest}`;
   }
+  if (run.forbidden !== undefined) return run.forbidden;
   if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
   const choice = chooseHost(cluster.hosts, hostTag, '');
   const anyMatches = cluster.hosts.some((host) => hostTag === undefined || matchesTag(host, hostTag));

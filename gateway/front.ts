@@ -36,11 +36,18 @@ const DEFAULTS: GuestLimits = {
   unprovenMs: 30_000,
 };
 
+/** Within this time the headers of a request must be there, ms. */
+const HEADERS_MS = 15_000;
+
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
 export async function openFront(options: FrontOptions): Promise<Front> {
   const guests = new Guests({ ...DEFAULTS, ...options.limits });
-  const http = createHttpServer(options.http);
+  // A slow sender of headers is cut; an artifact may take its time, and nobody reads what strangers send after them.
+  const http = createHttpServer(
+    { headersTimeout: HEADERS_MS, requestTimeout: 0, connectionsCheckingInterval: HEADERS_MS / 3 },
+    options.http,
+  );
   // It has no port of its own, and without this event it would not enforce its time limits for headers and requests.
   http.emit('listening');
   const handOver = (socket: Socket, kind: 'grpc' | 'http'): void => {

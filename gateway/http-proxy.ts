@@ -3,7 +3,7 @@
 import { request as requestHttp, Agent as HttpAgent, type IncomingHttpHeaders, type RequestListener } from 'node:http';
 import { request as requestHttps, Agent as HttpsAgent } from 'node:https';
 import type { RefusedCall } from '../adapters/refusal-audit';
-import type { Identities } from '../adapters/worker-identity';
+import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
 import { WorkerRefusal } from '../adapters/worker-refusal';
 import { peerOf } from './guests';
 
@@ -14,24 +14,21 @@ export interface HttpProxyOptions {
   audit: (refused: RefusedCall) => void;
   /** A connection has shown who it belongs to. */
   onAdmitted: (peer: string, cluster: string) => void;
+  /** Calls that one cluster may have open. */
+  maxCallsPerCluster?: number;
 }
 
 const FOR_WORKERS = /^\/v1\/worker\/[A-Za-z0-9/-]+(?:\?|$)/;
-/** What concerns one connection only, RFC 9110 section 7.6.1; the host is the API's own. */
-const HOP_BY_HOP = new Set([
-  'connection',
-  'host',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'expect',
-]);
-/** An API that says nothing for so long is away, ms; a log or an artifact under way is not silence. */
+/** What workers use. Of any other method Node sends a body without its length, so that the API takes it for a further request. */
+const METHODS = ['POST', 'PUT'];
+/** What a call of a worker is made of; anything else, e.g. a cookie or what concerns one connection only, goes no further. */
+const REQUEST_HEADERS = ['authorization', 'content-type', 'content-length'];
+/** What concerns one connection only, RFC 9110 section 7.6.1. */
+const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'trailer', 'transfer-encoding', 'upgrade']);
+/** An API that says nothing for so long is away, ms, and so is a worker; a log or an artifact under way is not silence. */
 const SILENT_MS = 60_000;
+/** As many as a cluster may have connections: in one of them a worker could send any number of calls without an answer. */
+const MAX_CALLS = 1_024;
 
 type Exchange = Parameters<RequestListener>;
 
@@ -39,27 +36,59 @@ export function openHttpProxy(options: HttpProxyOptions): { listener: RequestLis
   const isSecure = options.api.protocol === 'https:';
   const agent = isSecure ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
   const pass = passer(options.api, { request: isSecure ? requestHttps : requestHttp, agent });
+  const rooms = new Rooms(options.maxCallsPerCluster ?? MAX_CALLS);
   const listener: RequestListener = (request, response) => {
-    void admit(options, [request, response]).then((isAdmitted) => isAdmitted && pass(request, response));
+    void admit({ ...options, rooms }, [request, response]).then((isAdmitted) => {
+      // Somebody who hung up meanwhile will never end the request.
+      if (isAdmitted && !response.destroyed) pass(request, response);
+    });
   };
   return { listener, close: () => agent.destroy() };
 }
 
-async function admit({ identities, audit, onAdmitted }: HttpProxyOptions, exchange: Exchange): Promise<boolean> {
-  const [request] = exchange;
+/** Calls that each cluster has open. */
+class Rooms {
+  private readonly open = new Map<string, number>();
+
+  constructor(private readonly most: number) {}
+
+  /** Takes a place until the answer is out, or the caller is gone. @returns false when there is none */
+  enter(cluster: string, response: Exchange[1]): boolean {
+    const count = this.open.get(cluster) ?? 0;
+    if (count >= this.most) return false;
+    if (response.destroyed) return true;
+    this.open.set(cluster, count + 1);
+    response.once('close', () => this.leave(cluster));
+    return true;
+  }
+
+  private leave(cluster: string): void {
+    const left = (this.open.get(cluster) ?? 1) - 1;
+    if (left === 0) this.open.delete(cluster);
+    else this.open.set(cluster, left);
+  }
+}
+
+async function admit(
+  { identities, audit, onAdmitted, rooms }: HttpProxyOptions & { rooms: Rooms },
+  exchange: Exchange,
+): Promise<boolean> {
+  const [request, response] = exchange;
   const { method = '', url = '' } = request;
   const peer = peerOf(request.socket);
   const call = `${method} ${url.split('?', 1)[0]}`;
+  let who: WorkerIdentity | undefined;
   try {
-    if (!FOR_WORKERS.test(url)) throw new WorkerRefusal('method-not-allowed', call);
+    if (!METHODS.includes(method) || !FOR_WORKERS.test(url)) throw new WorkerRefusal('method-not-allowed', call);
     const need = /^\/v1\/worker\/hello(?:\?|$)/.test(url) ? 'key' : 'enlisted';
-    const who = await identities.identify(request.headers.authorization, need);
+    who = await identities.identify(request.headers.authorization, need);
     onAdmitted(peer, who.cluster);
+    if (!rooms.enter(who.cluster, response)) throw new WorkerRefusal('too-many-calls');
     return true;
   } catch (error) {
     const refusal =
       error instanceof WorkerRefusal ? error : new WorkerRefusal('keys-unavailable', undefined, { cause: error });
-    audit({ call, peer, refusal });
+    audit({ who, call, peer, refusal });
     refuse(exchange, refusal);
     return false;
   }
@@ -73,9 +102,28 @@ const STATUS = {
   UNAVAILABLE: 503,
 } as const;
 
-/** In the form of the API's own refusals; the rest of the request is not read. */
-function refuse([, response]: Exchange, { kind, reason, message }: WorkerRefusal): void {
-  answer(response, { status: STATUS[kind], code: reason, detail: message });
+/** Of a body that nobody wants so much is read, bytes, and for so long, ms, before its connection is closed. */
+const LAST_READ = { bytes: 64 << 10, ms: 1_000 };
+
+/** In the form of the API's own refusals. */
+function refuse([request, response]: Exchange, { kind, reason, message }: WorkerRefusal): void {
+  readOn(request, () => answer(response, { status: STATUS[kind], code: reason, detail: message }));
+}
+
+/** Reads what nobody wants, within limits: a connection that is closed with bytes unread loses its answer on the way. */
+function readOn(request: Exchange[0], then: () => void): void {
+  let read = 0;
+  const end = (): void => {
+    clearTimeout(timer);
+    request.off('end', end).off('data', count);
+    then();
+  };
+  const count = (bytes: Buffer): void => {
+    read += bytes.length;
+    if (read > LAST_READ.bytes) end();
+  };
+  const timer = setTimeout(end, LAST_READ.ms).unref();
+  request.once('end', end).on('data', count);
 }
 
 function answer(
@@ -94,14 +142,20 @@ function passer(api: URL, via: { request: typeof requestHttp; agent: HttpAgent }
     const { method, url } = request;
     const onward = via.request(new URL(url ?? '/', api), {
       method,
-      headers: endToEnd(request.headers),
+      headers: workersOwn(request.headers),
       agent: via.agent,
     });
     onward.setTimeout(SILENT_MS, () => onward.destroy(new Error('the API is silent')));
     onward.on('response', (answered) => {
-      response.writeHead(answered.statusCode ?? 502, endToEnd(answered.headers));
-      answered.pipe(response);
+      const relay = (last: object): void => {
+        response.writeHead(answered.statusCode ?? 502, { ...endToEnd(answered.headers), ...last });
+        answered.pipe(response);
+      };
       answered.on('error', () => response.destroy());
+      if (request.complete) return relay({});
+      // It wants no more of this body, e.g. of an attempt that is fenced; a next request could not come through behind it.
+      request.unpipe(onward);
+      readOn(request, () => relay({ connection: 'close' }));
     });
     onward.on('error', () => {
       answer(response, { status: 503, code: 'api-away', detail: 'the API does not answer the gateway; try again' });
@@ -110,6 +164,12 @@ function passer(api: URL, via: { request: typeof requestHttp; agent: HttpAgent }
     request.on('error', () => onward.destroy());
     request.pipe(onward);
   };
+}
+
+/** Node gives a body without a length its own framing. */
+function workersOwn(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  const given = REQUEST_HEADERS.map((name) => [name, headers[name]] as const);
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }
 
 function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {

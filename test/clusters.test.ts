@@ -214,6 +214,19 @@ describe('an operator', () => {
     expect((await auditOf(`cluster ${name}`))[0]).toMatchObject({ action: 'cluster.create', allowed: true });
   });
 
+  test('U5 that is refused a hundred times a second leaves a few records of it, and how many are missing', async () => {
+    const name = newName();
+    const tries = await Promise.all(Array.from({ length: 120 }, () => house.request('POST', '/v1/clusters', { name })));
+    expect(new Set(tries.map(({ status }) => status))).toEqual(new Set([401]));
+    await new Promise((done) => setTimeout(done, 1_100));
+    await house.request('POST', '/v1/clusters', { name });
+
+    const kept = await auditOf(`cluster ${name}`);
+
+    expect(kept.length).toBeLessThan(60);
+    expect(kept[0]!.detail).toMatch(/; \d+ like it before were left out$/);
+  });
+
   test('C10 an admin of an organisation brings its own cluster and cannot touch, take from or spy on others', async () => {
     const token = await newToken('acme');
     const own = { kind: 'specialised', owner: 'acme', organisations: ['acme'] };
@@ -298,6 +311,20 @@ describe('a run', () => {
     expect((await trigger(name)).status).toBe(201);
 
     expect(await runOf(name)).toMatchObject({ cluster: cluster.name });
+  });
+
+  test('C5 that waits in a cluster which stops serving its organisation says so, also when it is run again', async () => {
+    const cluster = await newCluster({ kind: 'specialised', organisations: ['acme', 'other'] });
+    const name = await project(oneRun('#!/bin/sh', `cluster: ${cluster.name}\n`), 'acme');
+    await trigger(name);
+    await house.operated('PATCH', `/v1/clusters/${cluster.name}`, { organisations: ['other'] });
+
+    expect((await runOf(name)).waiting).toContain('does not serve projects of organisation acme');
+
+    await house.call('POST', `/v1/projects/${name}/builds/1/cancel`);
+    await house.finished(name, 1);
+    await house.call('POST', `/v1/projects/${name}/builds/1/rerun`, { runs: 'all' });
+    expect((await runOf(name)).waiting).toContain('does not serve projects of organisation acme');
   });
 
   test('C1 that asks for more than the policy of its cluster allows is refused', async () => {

@@ -190,7 +190,8 @@ function nowhereElse<T>(body: () => Promise<T>): Promise<T> {
 
 async function callWorker(context: RunContext, number: number, target: Target): Promise<Step> {
   const { run } = context;
-  const input: JobInput = { runId: run.id, attempt: number, run: run.name };
+  // A lease is granted to the newest move alone, so that no news of a move ever meets a script that runs.
+  const input: JobInput = { runId: run.id, attempt: number, run: run.name, move: context.place.move };
   const worker = workerOn(context, number, target);
   try {
     if (!CancellationScope.current().consideredCancelled) {

@@ -80,7 +80,14 @@ export async function editCluster(db: Database, name: string, changes: EditClust
   const columns = columnsOf(changes);
   if (Object.keys(columns).length === 0) return exists(db, name);
   const edited = await db.updateTable('clusters').set(columns).where('name', '=', name).executeTakeFirst();
+  await letAskAgain(db, name);
   return edited.numUpdatedRows === 1n;
+}
+
+/** Runs that the cluster did not take may be taken by it as it is now: they are woken like those that wait for a slot. */
+async function letAskAgain(db: Database, cluster: string): Promise<void> {
+  await sql`update runs set asked_at = now() - interval '1 minute'
+    where cluster = ${cluster} and state = 'queued' and asked_at is null and waiting_since is not null`.execute(db);
 }
 
 async function exists(db: Database, name: string): Promise<boolean> {

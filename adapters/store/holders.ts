@@ -30,9 +30,12 @@ export class FencedError extends Error {
   }
 }
 
-const isLive = (holder: Holder) => sql<boolean>`exists (
+/** As SQL: whether its token is the live one of this attempt, and was granted in its cluster. Tokens alone are easily guessed. */
+export const isHolding = (holder: Holder, states: readonly (typeof LIVE)[number][]) => sql<boolean>`exists (
   select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-    and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and ${ofCluster(holder.cluster)})`;
+    and attempt = ${holder.attempt} and state in (${sql.join(states)}) and ${ofCluster(holder.cluster)})`;
+
+const isLive = (holder: Holder) => isHolding(holder, LIVE);
 
 const lockedRun = (holder: Holder) => sql`locked as (select 1 from runs where id = ${holder.runId}::uuid for update)`;
 
@@ -156,16 +159,17 @@ async function whoCancelled(db: Database, holder: Holder): Promise<Cause> {
   return who?.failFast ? 'fail-fast' : 'cancel-requested';
 }
 
-/** Gives the slot back: said only after the container is gone. Idempotent. */
-export async function releaseLease(db: Database, holder: Holder): Promise<void> {
-  await db
+/** Gives the slot back: said only after the container is gone. Idempotent. @returns false when it held none */
+export async function releaseLease(db: Database, holder: Holder): Promise<boolean> {
+  const released = await db
     .updateTable('leases')
     .set({ state: 'released', ended_at: sql`now()` })
     .where('token', '=', holder.token)
     .where('run_id', '=', holder.runId)
     .where('state', 'in', LIVE)
     .where(ofCluster(holder.cluster))
-    .execute();
+    .executeTakeFirst();
+  return released.numUpdatedRows === 1n;
 }
 
 /** Whether the attempt is of another cluster than its holder: then no fencing, but somebody who must be told apart. */

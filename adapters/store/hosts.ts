@@ -16,21 +16,30 @@ export interface HostFacts {
   notAccepting: string | null;
 }
 
+/** Hosts of one worker, beside the one it speaks of, that may still hold work: more are no machine. */
+const MAX_HOSTS_A_WORKER = 100;
+
 /**
  * Registers a worker's host, or says that it is still there.
  * @param silentAfterMs a name may be taken over by another worker once its owner was silent for so long
+ * A worker that has given its host another name leaves nothing behind but where work was.
  * @returns how many of its slots are under a live lease; undefined when another living worker has a host of this name in
- *   the cluster
+ *   the cluster, or this one has given too many names
  */
 export async function recordHost(
   db: Database,
   host: HostFacts,
   silentAfterMs: number,
 ): Promise<{ heldSlots: number } | undefined> {
+  await sql`delete from hosts where cluster = ${host.cluster} and worker = ${host.worker} and name <> ${host.name}
+    and last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
+    and not exists (select 1 from leases where leases.host = hosts.id)`.execute(db);
   const { rows } = await sql<{ heldSlots: number }>`
     insert into hosts (id, cluster, name, worker, labels, slots, version, not_accepting)
-    values (${`${host.cluster}/${host.name}`}, ${host.cluster}, ${host.name}, ${host.worker},
-            ${JSON.stringify(host.labels)}::jsonb, ${host.slots}, ${host.version}, ${host.notAccepting})
+    select ${`${host.cluster}/${host.name}`}::text, ${host.cluster}::text, ${host.name}::text, ${host.worker}::text,
+      ${JSON.stringify(host.labels)}::jsonb, ${host.slots}::int, ${host.version}::text, ${host.notAccepting}::text
+    where (select count(*) from hosts where cluster = ${host.cluster} and worker = ${host.worker}) < ${MAX_HOSTS_A_WORKER}
+      or exists (select 1 from hosts where id = ${`${host.cluster}/${host.name}`})
     on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
       version = excluded.version, not_accepting = excluded.not_accepting, last_seen_at = now()
       where hosts.worker = excluded.worker or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'

@@ -1,7 +1,7 @@
 // Owns the grant of leases: one slot of a host for one attempt, under one lock a cluster and a rising fencing token.
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
-import type { Placement } from '../../domain/cluster-choice';
+import { whyForbidden, type ClusterRules, type Placement } from '../../domain/cluster-choice';
 import type { HostChoice } from '../../domain/placement';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { decideGrant } from '../../domain/queue-order';
@@ -23,6 +23,8 @@ export interface LeaseRequest {
   worker: string;
   /** Of the worker that asks; a run of another cluster is none of its business. */
   cluster: string;
+  /** How often the run had been moved when its task was made; absent: whoever asks does not know. */
+  move?: number;
   /** A host whose worker was silent for longer is not offered, ms. */
   silentAfterMs: number;
   /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
@@ -75,6 +77,7 @@ export async function requestLease(db: Database, request: LeaseRequest): Promise
     const ended = await findEnd(tx, request);
     if (ended || run.attempt > request.attempt) return { kind: 'ended', cause: ended ?? 'host-lost' };
     if (run.cancelled) return { kind: 'cancelled' };
+    if (isOfEarlierMove(run, request)) return moved(run);
     return grant(tx, run, request);
   });
 }
@@ -88,6 +91,7 @@ interface LockedRun {
   spec: PlannedRun;
   cluster: string;
   placement: Placement;
+  organisation: string | null;
   state: RunState;
   cause: Cause | null;
   attempt: number;
@@ -99,10 +103,11 @@ interface LockedRun {
 
 async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRun | undefined> {
   const { rows } = await sql<LockedRun>`
-    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.placement, r.state, r.cause, r.attempt,
-      (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled, ${READY_AT} as ready_at,
-      ${WAITED}
-    from runs r join builds b on b.id = r.build_id where r.id = ${runId}::uuid for update of r`.execute(tx);
+    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.placement, p.organisation, r.state, r.cause,
+      r.attempt, (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled,
+      ${READY_AT} as ready_at, ${WAITED}
+    from runs r join builds b on b.id = r.build_id join projects p on p.name = b.project
+    where r.id = ${runId}::uuid for update of r`.execute(tx);
   return rows[0];
 }
 
@@ -118,15 +123,19 @@ interface LiveLease {
   log_cap_bytes: number;
   leased_ms: number;
   silent_ms: number;
-  /** Of the first attempt of the run that got so far. */
+  /** Of the first attempt of the run in this cluster that got so far. */
   image: string | null;
 }
 
 /** How long ago, in ms by the clock of the store. */
 const ago = (instant: string) => sql<number>`coalesce(extract(epoch from now() - ${sql.raw(instant)}) * 1000, 0)::int8`;
 
+/** What the first attempt ran. Only of the same cluster: what a worker says of its image must not decide what others run. */
 const FIRST_IMAGE = sql<string | null>`(select image_digest from attempts as earlier
-  where earlier.run_id = leases.run_id and earlier.image_digest is not null order by number limit 1)`;
+  where earlier.run_id = leases.run_id and earlier.image_digest is not null and exists (
+    select 1 from leases as theirs where theirs.run_id = earlier.run_id and theirs.attempt = earlier.number
+      and split_part(theirs.host, '/', 1) = split_part(leases.host, '/', 1))
+  order by number limit 1)`;
 
 async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise<LiveLease | undefined> {
   return tx
@@ -178,10 +187,20 @@ async function findEnd(tx: Transaction<Tables>, request: LeaseRequest): Promise<
 }
 
 /** A task of the cluster that a run has left may still be under way there; anybody else asks for what is not theirs. */
-function notHere({ cluster, placement }: LockedRun, asking: string): LeaseAnswer {
-  return placement.before?.includes(asking)
-    ? { kind: 'moved', cluster, move: placement.moves ?? 0 }
-    : { kind: 'foreign' };
+function notHere(run: LockedRun, asking: string): LeaseAnswer {
+  return run.placement.before?.includes(asking) ? moved(run) : { kind: 'foreign' };
+}
+
+function moved({ cluster, placement }: LockedRun): LeaseAnswer {
+  return { kind: 'moved', cluster, move: placement.moves ?? 0 };
+}
+
+/**
+ * The run went away and came back while its task lay in the queue. Granted now, its script would be stopped by the news of
+ * those moves when they reach the workflow; told of them first, the workflow sends another task.
+ */
+function isOfEarlierMove({ placement }: LockedRun, { move }: LeaseRequest): boolean {
+  return move !== undefined && move < (placement.moves ?? 0);
 }
 
 function elsewhere(cluster: string, worker: string): LeaseAnswer {
@@ -212,7 +231,7 @@ function specForWorker(spec: PlannedRun): PlannedRun {
   return rest;
 }
 
-interface LockedCluster {
+interface LockedCluster extends ClusterRules {
   active: boolean;
   drain: DrainFacts | null;
   max_slots_per_project: number | null;
@@ -221,12 +240,20 @@ interface LockedCluster {
 /** One lock a cluster serialises grants. */
 async function lockCluster(tx: Transaction<Tables>, name: string): Promise<LockedCluster | undefined> {
   const { rows } = await sql<LockedCluster>`
-    select active, drain, max_slots_per_project from clusters where name = ${name} for update`.execute(tx);
+    select name, kind, organisations, active, drain, max_slots_per_project, allow_privileged as "allowPrivileged",
+      max_cpus as "maxCpus", max_memory_bytes as "maxMemoryBytes"
+    from clusters where name = ${name} for update`.execute(tx);
   return rows[0];
 }
 
-async function putOff(tx: Transaction<Tables>, run: LockedRun, reason: string): Promise<LeaseAnswer> {
-  const waits = { waiting: reason, waiting_since: run.ready_at, asked_at: sql<Date>`now()` };
+/** @param helps `no-slot-helps`: it is not woken when there is one, but when its cluster is changed */
+async function putOff(
+  tx: Transaction<Tables>,
+  run: LockedRun,
+  ...[reason, helps]: [reason: string, helps?: 'no-slot-helps']
+): Promise<LeaseAnswer> {
+  const askedAt = helps ? null : sql<Date>`now()`;
+  const waits = { waiting: reason, waiting_since: run.ready_at, asked_at: askedAt };
   await tx.updateTable('runs').set(waits).where('id', '=', run.id).execute();
   return { kind: 'waiting', reason };
 }
@@ -235,7 +262,9 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   const cluster = await lockCluster(tx, run.cluster);
   if (!cluster) return putOff(tx, run, `cluster ${run.cluster} is not registered`);
   const closed = whyClosed(cluster);
-  if (closed !== null) return putOff(tx, run, `cluster ${run.cluster} ${closed}`);
+  if (closed !== null) return putOff(tx, run, `cluster ${cluster.name} ${closed}`);
+  const forbidden = whyForbidden(cluster, run.spec, run);
+  if (forbidden !== undefined) return putOff(tx, run, forbidden, 'no-slot-helps');
   const choice = await chooseSlot(tx, run, { ...request, maxSlotsPerProject: cluster.max_slots_per_project });
   if (choice.kind === 'none') return putOff(tx, run, choice.reason);
   const { host, slot } = choice;

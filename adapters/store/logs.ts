@@ -2,13 +2,16 @@
 // Called by adapters/log-store.ts and by the API's worker routes; the bytes themselves are in the blob store.
 import { sql } from 'kysely';
 import type { Database } from './connect';
-import { FencedError, type Holder } from './holders';
+import { FencedError, isHolding, type Holder } from './holders';
 import type { LogIndex } from './tables';
 
 export interface LogState {
   bytes: number;
   complete: boolean;
 }
+
+/** Nothing is added to an attempt whose result is in. */
+const mayAdd = (holder: Holder) => isHolding(holder, ['granted', 'active']);
 
 /**
  * Adds one chunk at exactly the end of the log. Fenced by the lease token.
@@ -27,8 +30,7 @@ export async function appendChunk(
       update attempts set log_bytes = log_bytes + ${chunk.sizeBytes}, last_output_at = now()
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and log_bytes = ${chunk.startByte}
         and state <> 'finished'
-        and exists (select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-          and attempt = ${holder.attempt} and state in ('granted', 'active'))
+        and ${mayAdd(holder)}
       returning log_bytes
     ), added as (
       insert into log_chunks (run_id, attempt, start_byte, size_bytes, blob)
@@ -42,8 +44,7 @@ async function refuse(db: Database, holder: Holder): Promise<{ appended: boolean
   const { rows } = await sql<{ bytes: number }>`
     select log_bytes as bytes from attempts where run_id = ${holder.runId}::uuid and number = ${holder.attempt}
       and state <> 'finished'
-      and exists (select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-        and attempt = ${holder.attempt} and state in ('granted', 'active'))`.execute(db);
+      and ${mayAdd(holder)}`.execute(db);
   const [row] = rows;
   if (!row) throw new FencedError(holder);
   return { appended: false, bytes: row.bytes };
@@ -133,8 +134,7 @@ export async function recordArtifact(
     insert into artifacts (run_id, attempt, path, size_bytes, digest, content_type, blob)
     select ${holder.runId}::uuid, ${holder.attempt}, ${artifact.path}, ${artifact.sizeBytes}::bigint, ${artifact.digest},
       ${artifact.contentType}, ${artifact.blob}
-    where exists (select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-      and attempt = ${holder.attempt} and state in ('granted', 'active'))
+    where ${mayAdd(holder)}
     on conflict (run_id, attempt, path) do update set size_bytes = excluded.size_bytes, digest = excluded.digest,
       content_type = excluded.content_type, blob = excluded.blob
     returning path`.execute(db);

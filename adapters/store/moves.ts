@@ -1,18 +1,27 @@
 // Owns the moves of waiting runs from one cluster to another: who must leave, who may go where, and what Temporal has been
 // told of it. A run is moved while nobody holds its lease, so a task of it in the old cluster finds it gone.
 // Called by the orchestrator's sweep, the maintenance of a cluster, and its preview.
-import { sql, type Transaction } from 'kysely';
-import { chooseMove, drawAt, movedFrom, type ClusterOffer, type Placement } from '../../domain/cluster-choice';
+import { sql } from 'kysely';
+import {
+  chooseMove,
+  drawAt,
+  isOpen,
+  movedFrom,
+  whyForbidden,
+  type ClusterOffer,
+  type Placement,
+} from '../../domain/cluster-choice';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import { clusterOffers } from './clusters';
 import type { Database } from './connect';
 import type { BuildKey } from './deliveries';
-import type { Tables } from './tables';
 
 /** Hosts whose worker was silent for longer are no reason to go somewhere, ms. */
 const SILENT_AFTER_MS = 15_000;
-/** Runs that one round moves. */
+/** Runs that are looked at together. */
 const PAGE = 200;
+/** Pages that one round looks at: many that must stay must not hide those behind them. */
+const MAX_PAGES = 50;
 
 interface WaitingRun {
   id: string;
@@ -28,20 +37,36 @@ export interface MovePlan {
   stays: { run: WaitingRun; why: string }[];
 }
 
-/** Names of clusters that take no runs now and in which runs wait that did not ask for them. */
+/**
+ * Names of clusters in which runs wait that did not ask for them and cannot stay: it takes none now, it is gone, or it does
+ * not serve their organisation any more.
+ */
 export async function clustersToLeave(db: Database): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
-    select name from clusters where (not active or drain is not null) and exists (
-      select 1 from runs where runs.cluster = clusters.name and runs.state = 'queued'
-        and not (runs.placement ->> 'pinned')::boolean)`.execute(db);
+    select distinct r.cluster as name from runs r join builds b on b.id = r.build_id join projects p on p.name = b.project
+      left join clusters c on c.name = r.cluster
+    where r.state = 'queued' and not (r.placement ->> 'pinned')::boolean
+      and (c.name is null or not c.active or c.drain is not null
+        or not (c.kind = 'default' and c.organisations = '[]' or c.organisations ? coalesce(p.organisation, '')))`.execute(
+    db,
+  );
   return rows.map(({ name }) => name);
 }
 
 /** Where the waiting runs of a cluster could go if it took none. Nothing is changed. */
-export async function planMoves(db: Database | Transaction<Tables>, cluster: string): Promise<MovePlan> {
-  const clusters = await clusterOffers(db, SILENT_AFTER_MS);
-  const from = clusters.find(({ name }) => name === cluster);
-  const waiting = await listWaiting(db, cluster);
+export async function planMoves(db: Database, cluster: string): Promise<MovePlan> {
+  return planPage(db, await clusterOffers(db, SILENT_AFTER_MS), { cluster, offset: 0 });
+}
+
+interface Page {
+  cluster: string;
+  /** Runs at the front that were looked at and stay. */
+  offset: number;
+}
+
+async function planPage(db: Database, clusters: readonly ClusterOffer[], page: Page): Promise<MovePlan> {
+  const from = clusters.find(({ name }) => name === page.cluster);
+  const waiting = await listWaiting(db, page);
   const start = Math.random();
   const plan: MovePlan = { moves: [], stays: [] };
   waiting.forEach((run, position) => {
@@ -57,33 +82,55 @@ function whereTo(clusters: readonly ClusterOffer[], run: WaitingRun, draw: numbe
   return chooseMove(clusters, run.spec, { asking: { organisation: run.organisation }, from: run.cluster, draw });
 }
 
-const whyLeft = (cluster: ClusterOffer | undefined): string => cluster?.drain ?? 'which takes no runs now';
+function whyLeft(cluster: ClusterOffer | undefined): string {
+  if (!cluster) return 'which is not registered any more';
+  if (!isOpen(cluster)) return cluster.drain ?? 'which takes no runs now';
+  return 'which may not take it any more';
+}
 
-async function listWaiting(db: Database | Transaction<Tables>, cluster: string): Promise<WaitingRun[]> {
+async function listWaiting(db: Database, { cluster, offset }: Page): Promise<WaitingRun[]> {
   const { rows } = await sql<WaitingRun>`
     select r.id, b.project || '/' || b.number || '/' || r.name as place, r.spec, r.cluster, r.placement, p.organisation
     from runs r join builds b on b.id = r.build_id join projects p on p.name = b.project
     where r.cluster = ${cluster} and r.state = 'queued' and r.cancel_requested_at is null
-    order by (r.placement ->> 'pinned')::boolean, b.created_at, r.position limit ${PAGE}`.execute(db);
+    order by (r.placement ->> 'pinned')::boolean, b.created_at, r.position, r.id
+    limit ${PAGE} offset ${offset}`.execute(db);
   return rows;
 }
 
-/** Moves what may wait elsewhere, up to a page. Idempotent. @returns how many were moved */
+/**
+ * Moves what cannot stay and may wait elsewhere: all of a cluster that takes no runs, of another one those that it may not
+ * take any more. Idempotent. @returns how many were moved
+ */
 export async function moveWaiting(db: Database, cluster: string): Promise<number> {
-  const { moves } = await planMoves(db, cluster);
+  const clusters = await clusterOffers(db, SILENT_AFTER_MS);
+  const from = clusters.find(({ name }) => name === cluster);
+  const mayStay = (run: WaitingRun): boolean =>
+    from !== undefined && isOpen(from) && !whyForbidden(from, run.spec, { organisation: run.organisation });
   let moved = 0;
-  for (const { run, to, placement } of moves) {
-    // Under the lock of the run, as a grant is: of the two only one happens.
-    const { rows } = await sql`
-      with locked as (select id from runs where id = ${run.id}::uuid for update)
-      update runs set cluster = ${to}, placement = ${JSON.stringify(placement)}::jsonb, waiting = null,
-        moved_at = now(), move_delivered_at = null
-      where id = (select id from locked) and cluster = ${cluster} and state = 'queued' and not exists (
-        select 1 from leases where run_id = runs.id and attempt > runs.base_attempt and leases.state in ('granted', 'active'))
-      returning id`.execute(db);
-    moved += rows.length;
+  let offset = 0;
+  for (let page = 0; page < MAX_PAGES; page += 1) {
+    const { moves, stays } = await planPage(db, clusters, { cluster, offset });
+    let gone = 0;
+    for (const move of moves) if (!mayStay(move.run) && (await moveOne(db, move))) gone += 1;
+    moved += gone;
+    offset += moves.length + stays.length - gone;
+    if (moves.length + stays.length < PAGE || (moves.length === 0 && stays.every(({ run }) => run.placement.pinned)))
+      break;
   }
   return moved;
+}
+
+/** Under the lock of the run, as a grant is: of the two only one happens. */
+async function moveOne(db: Database, { run, to, placement }: MovePlan['moves'][number]): Promise<boolean> {
+  const { rows } = await sql`
+    with locked as (select id from runs where id = ${run.id}::uuid for update)
+    update runs set cluster = ${to}, placement = ${JSON.stringify(placement)}::jsonb, waiting = null,
+      moved_at = now(), move_delivered_at = null
+    where id = (select id from locked) and cluster = ${run.cluster} and state = 'queued' and not exists (
+      select 1 from leases where run_id = runs.id and attempt > runs.base_attempt and leases.state in ('granted', 'active'))
+    returning id`.execute(db);
+  return rows.length === 1;
 }
 
 /** Moves that the workflow of the build has not been told of. */

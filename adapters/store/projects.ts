@@ -46,6 +46,17 @@ export async function readProject(db: Database, name: string): Promise<ProjectRo
   return db.selectFrom('projects').selectAll().where('name', '=', name).executeTakeFirst();
 }
 
+/** Of the project of a build; null: it has none. */
+export async function readOrganisation(db: Database, buildId: string): Promise<string | null> {
+  const row = await db
+    .selectFrom('builds')
+    .innerJoin('projects', 'projects.name', 'builds.project')
+    .select('projects.organisation')
+    .where('builds.id', '=', buildId)
+    .executeTakeFirst();
+  return row?.organisation ?? null;
+}
+
 export async function listProjects(db: Database): Promise<ProjectRow[]> {
   return db.selectFrom('projects').selectAll().orderBy('name').execute();
 }

@@ -21,28 +21,34 @@ export interface WorkerRow {
 
 /** Workers that nobody has enlisted, a cluster at most: whoever has a key could otherwise fill the table. */
 const MAX_STRANGERS = 1_000;
+/** The same where the cluster enlists by itself; those that are long gone make room. */
+const MAX_WORKERS = 10_000;
+const GONE_DAYS = 30;
 
 /**
  * Registers a worker, or says that it is still there. Where the cluster enlists by itself, a new one counts at once; one
- * that was dismissed stays so. @returns whether it is enlisted @throws Error when too many wait to be enlisted
+ * that was dismissed stays so. @returns whether it is enlisted; undefined: there are too many, so it was not registered
  */
-export async function recordWorker(db: Database, hello: Hello): Promise<boolean> {
+export async function recordWorker(db: Database, hello: Hello): Promise<boolean | undefined> {
   const { worker, cluster, slots, version, notAccepting = null, load = null, freeDiskBytes = null } = hello;
   const { rows } = await sql<{ enlisted: boolean }>`
     insert into workers (id, cluster, enlisted_at, slots, version, not_accepting, load, free_disk_bytes)
     select ${worker}::uuid, c.name, case when c.enlist_automatically then now() end, ${slots}::int, ${version}::text,
       ${notAccepting}::text, ${load}::float8, ${freeDiskBytes}::bigint
     from clusters c where c.name = ${cluster} and (
-      c.enlist_automatically or exists (select 1 from workers where cluster = ${cluster} and id = ${worker}::uuid)
-      or (select count(*) from workers where cluster = ${cluster} and enlisted_at is null) < ${MAX_STRANGERS})
+      exists (select 1 from workers where cluster = ${cluster} and id = ${worker}::uuid)
+      or case when c.enlist_automatically
+        then (select count(*) from workers where cluster = ${cluster}
+          and last_seen_at > now() - ${GONE_DAYS} * interval '1 day') < ${MAX_WORKERS}
+        else (select count(*) from workers where cluster = ${cluster} and enlisted_at is null) < ${MAX_STRANGERS} end)
     on conflict (cluster, id) do update set slots = excluded.slots, version = excluded.version,
       not_accepting = excluded.not_accepting, load = excluded.load, free_disk_bytes = excluded.free_disk_bytes,
       last_seen_at = now()
     returning enlisted_at is not null as enlisted`.execute(db);
-  return rows[0]?.enlisted ?? false;
+  return rows[0]?.enlisted;
 }
 
-/** @returns false when the worker has never said hello for this cluster */
+/** Its hosts are offered no more from now on. @returns false when the worker has never said hello for this cluster */
 export async function setEnlisted(
   db: Database,
   worker: { cluster: string; id: string },
@@ -54,7 +60,17 @@ export async function setEnlisted(
     .where('cluster', '=', worker.cluster)
     .where('id', '=', worker.id)
     .executeTakeFirst();
+  if (!enlisted) await closeHosts(db, worker);
   return set.numUpdatedRows === 1n;
+}
+
+async function closeHosts(db: Database, worker: { cluster: string; id: string }): Promise<void> {
+  await db
+    .updateTable('hosts')
+    .set({ not_accepting: 'its worker was dismissed' })
+    .where('cluster', '=', worker.cluster)
+    .where('worker', '=', worker.id)
+    .execute();
 }
 
 /** In the order in which they first came. */

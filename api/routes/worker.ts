@@ -31,7 +31,7 @@ import { Refusal } from '../problem';
 import { SILENT_AFTER_MS } from '../views';
 
 const LOG_LIMIT_BYTES = 4 * 1024 * 1024;
-const HolderPath = z.object({ runId: z.uuid(), attempt: z.coerce.number().int().positive() });
+const HolderPath = z.object({ runId: z.uuid(), attempt: z.coerce.number().int().positive().max(shapes.INT_MAX) });
 const LogQuery = z.object({ offset: z.coerce.number().int().nonnegative() });
 const ArtifactPath = z
   .string()
@@ -95,7 +95,9 @@ export function workerRoutes(context: ApiContext): Router {
   });
 
   router.post(`${attempt}/release`, async (request, response) => {
-    await releaseLease(context.db, holderOf(request, response));
+    const holder = holderOf(request, response);
+    const isForeigner = !(await releaseLease(context.db, holder)) && (await isForeign(context.db, holder));
+    if (isForeigner) throw new WorkerRefusal('foreign-attempt', holder.runId);
     response.json({});
   });
 
@@ -107,6 +109,9 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
   requireSelf(who, hello);
   const { worker, cluster, host, labels, slots, notAccepting = null } = hello;
   const enlisted = await recordWorker(context.db, hello);
+  if (enlisted === undefined) {
+    throw new Refusal(429, 'too-many-workers', `cluster ${cluster} has as many workers as it may; dismiss some`);
+  }
   const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting };
   if (!enlisted) return { enlisted, serverVersion: version };
   const recorded = await recordHost(context.db, facts, SILENT_AFTER_MS);
@@ -157,7 +162,10 @@ async function storeArtifact(context: ApiContext, holder: Holder, request: Reque
 
 function holderOf(request: Request, response: Response): Holder {
   const { cluster } = workerOf(response);
-  return { ...HolderPath.parse(request.params), ...shapes.HolderQuery.parse(request.query), cluster };
+  const holder = { ...HolderPath.parse(request.params), ...shapes.HolderQuery.parse(request.query), cluster };
+  // An error handler does not see the parameters of the route.
+  response.locals['holder'] = holder;
+  return holder;
 }
 
 const workerOf = (response: Response): WorkerIdentity => response.locals['worker'] as WorkerIdentity;
@@ -175,11 +183,10 @@ function refuseWorkers(context: ApiContext): ErrorRequestHandler {
   // oxlint-disable-next-line max-params -- Express knows an error handler by its four parameters
   return async (error: unknown, request, response, next) => {
     const who = response.locals['worker'] as WorkerIdentity | undefined;
-    const { runId, attempt } = request.params;
+    const holder = response.locals['holder'] as Holder | undefined;
     let refusal = error;
-    if (error instanceof FencedError && who && runId !== undefined) {
-      const key = { runId: String(runId), attempt: Number(attempt), cluster: who.cluster };
-      if (await isForeign(context.db, key)) refusal = new WorkerRefusal('foreign-attempt', key.runId);
+    if (error instanceof FencedError && holder && (await isForeign(context.db, holder))) {
+      refusal = new WorkerRefusal('foreign-attempt', holder.runId);
     }
     if (refusal instanceof WorkerRefusal) {
       context.refusals.record({ who, call: `${request.method} ${request.path}`, refusal });

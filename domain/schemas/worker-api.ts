@@ -6,15 +6,25 @@ import { PlannedRun } from './plan';
 import { Cause, RunState } from './words';
 
 const count = z.number().int().nonnegative();
+/** The largest number that a column of attempts takes. */
+export const INT_MAX = 2 ** 31 - 1;
+const attemptNumber = z.number().int().positive().max(INT_MAX);
+/** For what is kept or shown as a text: neither PostgreSQL nor a terminal takes every character. */
+const plain = (min: number, max: number) =>
+  z
+    .string()
+    .min(min)
+    .max(max)
+    .regex(/^[^\p{Cc}]*$/u, 'must have no control characters');
 
 export const Hello = z.strictObject({
   worker: z.uuid().describe('kept on disk by the worker, the same after a restart'),
   cluster: z.string().min(1),
-  host: z.string().min(1).max(200),
-  labels: z.array(z.string().min(1).max(200)).max(100),
+  host: plain(1, 200),
+  labels: z.array(plain(1, 200)).max(100),
   slots: z.number().int().min(1).max(1000),
-  version: z.string().max(64),
-  notAccepting: z.string().min(1).max(300).nullish().describe('why it takes no new runs; absent: it does'),
+  version: plain(0, 64),
+  notAccepting: plain(1, 300).nullish().describe('why it takes no new runs; absent: it does'),
   load: z.number().nonnegative().nullish().describe('runnable processes over the last minute'),
   freeDiskBytes: count.nullish().describe('where its runs lie'),
 });
@@ -27,7 +37,12 @@ export const HelloReply = z.object({
 });
 export type HelloReply = z.infer<typeof HelloReply>;
 
-export const LeaseAsk = z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive(), worker: z.uuid() });
+export const LeaseAsk = z.strictObject({
+  runId: z.uuid(),
+  attempt: attemptNumber,
+  worker: z.uuid(),
+  move: count.optional().describe('how often the run had been moved when its task was made; absent: not known'),
+});
 export type LeaseAsk = z.infer<typeof LeaseAsk>;
 
 export const Lease = z.strictObject({
@@ -73,8 +88,8 @@ export const HolderQuery = z.object({ token: z.coerce.number().int().positive() 
 export const Progress = z.strictObject({
   state: RunState.extract(['preparing', 'running', 'collecting']),
   starting: z.boolean().optional().describe('the script is about to be started'),
-  containerId: z.string().optional(),
-  imageDigest: z.string().optional(),
+  containerId: plain(0, 200).optional(),
+  imageDigest: plain(0, 500).optional(),
   startedAt: z.iso.datetime().optional(),
   logGap: LogGap.optional().describe('the log may lack something from now on; told at once, since its finder may die'),
 });
@@ -84,7 +99,10 @@ export const LogEnd = z.strictObject({ bytes: count.describe('where the log ends
 
 export const Result = z.strictObject({
   cause: Cause,
-  message: z.string().max(4096),
+  message: z
+    .string()
+    .max(4096)
+    .overwrite((text) => text.replaceAll('\0', '')),
   exitCode: z.number().int().nullable(),
   logGaps: z.array(LogGap).max(10).optional().describe('what the log lacks; absent: nothing'),
 });
@@ -93,7 +111,7 @@ export type Result = z.infer<typeof Result>;
 export const Stored = z.strictObject({ sizeBytes: count, digest: z.string() });
 export type Stored = z.infer<typeof Stored>;
 
-const AttemptKey = z.strictObject({ runId: z.uuid(), attempt: z.number().int().positive() });
+const AttemptKey = z.strictObject({ runId: z.uuid(), attempt: attemptNumber });
 export type AttemptKey = z.infer<typeof AttemptKey>;
 /** Names an attempt and the supervisor that has it. */
 export type HolderKey = AttemptKey & { token: number };
