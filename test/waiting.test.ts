@@ -1,0 +1,182 @@
+// Proves why a waiting run waits, in one true sentence, and that it is woken when there is a slot for it, and then alone.
+// The sentences are pure; the waking is on a real embedded database.
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import { drainCluster, undrainCluster } from '../adapters/store/maintenance';
+import { editCluster } from '../adapters/store/clusters';
+import { migrate, openStore, type Database } from '../adapters/store/connect';
+import { markDispatched } from '../adapters/store/deliveries';
+import { recordHost } from '../adapters/store/hosts';
+import { requestLease } from '../adapters/store/leases';
+import { runsToWake } from '../adapters/store/queue';
+import type { HostOffer } from '../domain/placement';
+import { whyWaiting, type ClusterNow, type WaitingRun } from '../domain/waiting';
+import { makeBuild, plannedRun, STORES, type TestStore } from './setup/stores';
+
+const host = (more: Partial<HostOffer> = {}): HostOffer => ({
+  id: 'lab/one',
+  name: 'one',
+  labels: ['arm64'],
+  slots: 2,
+  busySlots: [],
+  workerId: randomUUID(),
+  notAccepting: null,
+  ...more,
+});
+const run = (more: Partial<WaitingRun> = {}): WaitingRun => ({
+  cluster: 'lab',
+  hostTag: undefined,
+  pinned: false,
+  openNeeds: [],
+  jobLimit: undefined,
+  noted: null,
+  place: undefined,
+  ...more,
+});
+const open = (more: Partial<ClusterNow> = {}): ClusterNow => ({
+  closed: null,
+  strangerId: undefined,
+  hosts: [host()],
+  ...more,
+});
+
+describe('C8 a waiting run says', () => {
+  const full = host({ busySlots: [1, 2] });
+  const drained = 'was drained by token ops: new disks';
+  test.each<[what: string, ...facts: [run: Partial<WaitingRun>, cluster: ClusterNow | undefined, says: string]]>([
+    ['what it needs', { openNeeds: ['a', 'b', 'c', 'd'] }, open(), 'it needs a, b, c and 1 more first'],
+    [
+      'that its job is busy',
+      { jobLimit: { job: 'test', maxParallel: 2 } },
+      open(),
+      'job test runs 2 at once, and as many are under way',
+    ],
+    ['that its cluster is gone', {}, undefined, 'cluster lab is not registered any more'],
+    [
+      'that its cluster is down, and that it asked for it',
+      { pinned: true },
+      open({ closed: drained }),
+      'cluster lab was drained by token ops: new disks, and the run names this cluster',
+    ],
+    [
+      'that no other cluster is open to it',
+      {},
+      open({ closed: drained }),
+      'cluster lab was drained by token ops: new disks, and no other cluster is open to it now',
+    ],
+    [
+      'that nobody is connected',
+      {},
+      open({ hosts: [] }),
+      'no worker of cluster lab is connected; start one with: slipway worker --cluster lab',
+    ],
+    [
+      'who waits to be enlisted',
+      {},
+      open({ hosts: [], strangerId: 'w1' }),
+      'a worker of cluster lab waits to be enlisted: slipway cluster enlist lab w1',
+    ],
+    ['which hosts come near', { hostTag: 'riscv' }, open(), 'no host matches host-tag "riscv"; connected: one (arm64)'],
+    [
+      'that all slots are leased, and its place in line',
+      { place: { position: 3, of: 7 } },
+      open({ hosts: [full] }),
+      'all 2 slots of host one are leased; it is number 3 of 7 in line in cluster lab',
+    ],
+    [
+      'why no host takes runs',
+      {},
+      open({ hosts: [host({ notAccepting: 'only 0.1 GiB of its disk are free' })] }),
+      'no host takes new runs now: one (only 0.1 GiB of its disk are free)',
+    ],
+    [
+      'how its last attempt ended',
+      { noted: 'attempt 1 ended as host-lost, another is under way' },
+      open({ hosts: [full] }),
+      'attempt 1 ended as host-lost, another is under way; all 2 slots of host one are leased',
+    ],
+    ['that it is its turn', {}, open(), 'it is offered to the workers of cluster lab now'],
+  ])('%s', (_, ...[facts, cluster, says]) => {
+    expect(whyWaiting(run(facts), cluster)).toBe(says);
+  });
+});
+
+describe.each(STORES)('a run that was told to wait, on %s', (_, start) => {
+  let store: TestStore;
+  let db: Database;
+  const SILENT_AFTER_MS = 60_000;
+  beforeAll(async () => {
+    store = await start();
+    db = openStore(store.url, 4);
+    await migrate(db);
+  }, 90_000);
+  afterAll(async () => {
+    await db?.destroy();
+    await store?.stop();
+  }, 60_000);
+
+  /** Two runs of one build in a cluster whose only host has no slot for either; both have asked, a while ago. */
+  async function waitingRuns() {
+    const runs = [plannedRun('first', { hostTag: 'board' }), plannedRun('second', { hostTag: 'board' })];
+    const { row, runIds, cluster } = await makeBuild(db, { runs });
+    await markDispatched(db, row);
+    const worker = randomUUID();
+    await addHost(cluster, { name: 'plain', worker, labels: [] });
+    const ask = (runId: string) =>
+      requestLease(db, {
+        runId,
+        attempt: 1,
+        worker,
+        cluster,
+        silentAfterMs: SILENT_AFTER_MS,
+        logCapBytes: 1_000_000,
+      });
+    for (const runId of runIds) expect(await ask(runId)).toMatchObject({ kind: 'waiting' });
+    await later(cluster);
+    return { cluster, runIds, ask };
+  }
+  const addHost = (cluster: string, more: { name: string; worker: string; labels: string[] }) =>
+    recordHost(db, { cluster, slots: 1, version: '1', notAccepting: null, ...more }, SILENT_AFTER_MS);
+  const later = (cluster: string) =>
+    sql`update runs set asked_at = asked_at - interval '1 minute' where cluster = ${cluster}`.execute(db);
+  const wakes = async (): Promise<string[]> => (await runsToWake(db, SILENT_AFTER_MS)).map((woken) => woken.run);
+
+  test('C8 is woken when there is a slot for it, the first in line, once in a while and no other', async () => {
+    const { cluster, runIds, ask } = await waitingRuns();
+    expect(await wakes()).toEqual([]);
+
+    await addHost(cluster, { name: 'board-1', worker: randomUUID(), labels: ['board'] });
+
+    expect(await wakes()).toEqual(['first']);
+    expect(await wakes()).toEqual([]);
+    expect(await ask(runIds[1]!)).toMatchObject({ kind: 'waiting' });
+    expect(await ask(runIds[0]!)).toMatchObject({ kind: 'elsewhere' });
+    await later(cluster);
+    expect(await wakes()).toEqual([]);
+  });
+
+  test('C6 is not woken while its cluster is down, and is when that is over', async () => {
+    const { cluster } = await waitingRuns();
+    await addHost(cluster, { name: 'board-1', worker: randomUUID(), labels: ['board'] });
+    await drainCluster(db, cluster, { reason: 'disks', by: 'ops', deadline: null });
+    expect(await wakes()).toEqual([]);
+
+    await undrainCluster(db, cluster);
+
+    expect(await wakes()).toEqual(['first']);
+  });
+
+  test('C5 is not woken for a slot that its cluster would not give it, and is when the cluster is changed', async () => {
+    const { cluster, runIds, ask } = await waitingRuns();
+    await addHost(cluster, { name: 'board-1', worker: randomUUID(), labels: ['board'] });
+    await editCluster(db, cluster, { organisations: ['acme'] });
+    await later(cluster);
+    for (const runId of runIds) expect(await ask(runId)).toMatchObject({ kind: 'waiting' });
+    await later(cluster);
+    expect(await wakes()).toEqual([]);
+
+    await editCluster(db, cluster, { organisations: [] });
+
+    expect(await wakes()).toEqual(['first']);
+  });
+});
