@@ -36,13 +36,15 @@ export async function dispatchStored(ports: OutboxPorts, build: { project: strin
 /** Delivers everything that waits; one that fails does not hold up the others. @returns how many were made @throws the first failure */
 export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
   const failures: unknown[] = [];
+  const noteFailure = (error: unknown): number => {
+    failures.push(error);
+    return 0;
+  };
   const builds = await buildsToDispatch(ports.db, FAST_PATH_MS);
-  for (const build of builds) {
-    await dispatchStored(ports, build).catch((error: unknown) => failures.push(error));
-  }
-  const cancels = await deliverCancels(ports);
-  const moves = await deliverMoves(ports);
-  await startMaintenances(ports);
+  for (const build of builds) await dispatchStored(ports, build).catch(noteFailure);
+  const cancels = await deliverCancels(ports).catch(noteFailure);
+  const moves = await deliverMoves(ports).catch(noteFailure);
+  await startMaintenances(ports).catch(noteFailure);
   if (failures.length > 0) throw failures[0];
   return builds.length + cancels + moves;
 }
@@ -50,21 +52,35 @@ export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
 /** Tells Temporal of every cancel it has not been told of. */
 export async function deliverCancels(ports: OutboxPorts): Promise<number> {
   const cancels = await cancelsToDeliver(ports.db);
-  for (const cancel of cancels) {
+  await tellAll(cancels, async (cancel) => {
     await ports.temporal.cancel(cancel);
     await markCancelDelivered(ports.db, cancel);
-  }
+  });
   return cancels.length;
+}
+
+/** Told at once: one after the other, a cancel of 100 runs took 37 s on a busy machine. */
+const AT_ONCE = 16;
+
+/** One that cannot be told does not hold up those behind it. @throws the first failure, at the end */
+async function tellAll<T>(all: readonly T[], tell: (one: T) => Promise<void>): Promise<void> {
+  const failures: unknown[] = [];
+  const queue = all.values();
+  const work = async (): Promise<void> => {
+    for (const one of queue) await tell(one).catch((error: unknown) => failures.push(error));
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  if (failures.length > 0) throw failures[0];
 }
 
 /** Moves what waits in clusters that take no runs, and tells Temporal of every move it has not been told of. */
 export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<number> {
   for (const cluster of await clustersToLeave(db)) await moveWaiting(db, cluster);
   const moves = await movesToDeliver(db);
-  for (const { runId, ...move } of moves) {
+  await tellAll(moves, async ({ runId, ...move }) => {
     await temporal.moveRun(move);
     await markMoveDelivered(db, { runId, move: move.move });
-  }
+  });
   return moves.length;
 }
 

@@ -9,7 +9,7 @@ import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
 import { buildWorkflowId, maintenanceWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
 import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
 import type { Outcome } from '../domain/schemas/words';
-import type { BuildKey } from './store/deliveries';
+import type { BuildKey, Cancel } from './store/deliveries';
 import {
   BUILD_WORKFLOW,
   DEFAULT_TIMING,
@@ -112,14 +112,15 @@ export class Temporal {
       });
   }
 
-  /** Tells a build, or one of its runs, that it is cancelled; a workflow that is closed needs no telling. */
-  async cancel(cancel: BuildKey & { run: string | null }): Promise<void> {
+  /** Tells a build, or some of its runs, that it is cancelled; a workflow that is closed needs no telling. */
+  async cancel(cancel: Cancel): Promise<void> {
     const handle = this.client.workflow.getHandle(idOf(cancel));
-    const { run } = cancel;
+    const { runs } = cancel;
     try {
       await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, async () => {
-        if (run === null) await handle.cancel();
-        else await handle.signal('runCancelRequested', { run });
+        if (runs === null) await handle.cancel();
+        else if (runs.length === 1) await handle.signal('runCancelRequested', { run: runs[0] });
+        else await handle.signal('runsCancelRequested', { runs });
       });
     } catch (error) {
       if (!(error instanceof WorkflowNotFoundError)) throw error;

@@ -316,8 +316,8 @@ describe.each(STORES)('on %s', (name, start) => {
       ]);
       expect(await marks(row.project)).toEqual([]);
       await markDispatched(db, row);
-      expect(await marks(row.project)).toEqual([{ project: row.project, number: row.number, reruns: 0, run: null }]);
-      await markCancelDelivered(db, { project: row.project, number: row.number, run: null });
+      expect(await marks(row.project)).toEqual([{ project: row.project, number: row.number, reruns: 0, runs: null }]);
+      await markCancelDelivered(db, { project: row.project, number: row.number, runs: null });
       expect(await marks(row.project)).toEqual([]);
     });
 
@@ -327,7 +327,7 @@ describe.each(STORES)('on %s', (name, start) => {
 
       expect(await requestRunCancel(db, runIds[1]!)).toBe(true);
 
-      const wish = { project: row.project, number: row.number, reruns: 0, run: 'b' };
+      const wish = { project: row.project, number: row.number, reruns: 0, runs: ['b'] };
       expect(await marks(row.project)).toEqual([wish]);
       expect((await runOf(row.id, 0)).cancel_requested_at).toBeNull();
       await markCancelDelivered(db, wish);

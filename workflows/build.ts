@@ -14,7 +14,7 @@ import { decide, type RunProgress, type Schedule, type ScheduleCommand } from '.
 import { outcomeOf } from '../domain/verdict';
 import type { Cause, Outcome } from '../domain/schemas/words';
 import { DEFAULT_LIMITS, type BuildInput } from '../domain/build-input';
-import { buildView, runCancelRequested, runMoved, runReady } from './messages';
+import { buildView, runCancelRequested, runMoved, runReady, runsCancelRequested } from './messages';
 import { records } from './records';
 import { executeRun, moveRun, type RunPlace } from './run';
 
@@ -53,6 +53,7 @@ export async function build(input: BuildInput): Promise<BuildResult> {
     if (at >= 0) building.places[at]!.calls += 1;
   });
   setHandler(runCancelRequested, ({ run }) => cancelRun(building, run));
+  setHandler(runsCancelRequested, ({ runs }) => runs.forEach((run) => cancelRun(building, run)));
   CancellationScope.current().cancelRequested.catch(() => cancelAll(building));
   return CancellationScope.nonCancellable(async () => {
     const clock = new CancellationScope();

@@ -4,6 +4,8 @@ import { defineQuery, defineSignal } from '@temporalio/workflow';
 import type { RunProgress } from '../domain/schedule';
 
 export const runCancelRequested = defineSignal<[{ run: string }]>('runCancelRequested');
+/** Several at once: a signal each took 10 s for 100 runs. */
+export const runsCancelRequested = defineSignal<[{ runs: string[] }]>('runsCancelRequested');
 /** A waiting run was given to another cluster; `move` counts the moves of the run, so that an old message is known as such. */
 export const runMoved = defineSignal<[{ run: string; cluster: string; move: number }]>('runMoved');
 /** There is a slot for a run that was told to wait: it is to ask now. */

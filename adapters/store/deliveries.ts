@@ -51,31 +51,32 @@ export async function markDispatched(db: Database, { project, number, reruns }: 
     .execute();
 }
 
-/** Cancels asked for and not yet told to the workflow: of whole builds (`run` null) and of single runs. */
-export async function cancelsToDeliver(db: Database): Promise<(BuildKey & { run: string | null })[]> {
-  const { rows } = await sql<BuildKey & { run: string | null }>`
-    select project, number, reruns, null as run from builds
+/** Of some runs of a build, by name; null: of all of it. */
+export type Cancel = BuildKey & { runs: string[] | null };
+
+/** Cancels asked for and not yet told to the workflow, one a build. */
+export async function cancelsToDeliver(db: Database): Promise<Cancel[]> {
+  const { rows } = await sql<Cancel>`
+    select project, number, reruns, null::jsonb as runs from builds
     where cancel_requested_at is not null and cancel_delivered_at is null and state <> 'finished'
       and dispatched_at is not null
     union all
-    select b.project, b.number, b.reruns, r.name from runs r join builds b on b.id = r.build_id
+    select b.project, b.number, b.reruns, jsonb_agg(r.name) from runs r join builds b on b.id = r.build_id
     where r.cancel_requested_at is not null and r.cancel_delivered_at is null and r.state <> 'finished'
       and b.cancel_requested_at is null and b.dispatched_at is not null
+    group by b.project, b.number, b.reruns
     limit 200`.execute(db);
   return rows;
 }
 
-export async function markCancelDelivered(
-  db: Database,
-  cancel: { project: string; number: number; run: string | null },
-) {
-  if (cancel.run === null) {
+export async function markCancelDelivered(db: Database, cancel: Omit<Cancel, 'reruns'>) {
+  if (cancel.runs === null) {
     await sql`update builds set cancel_delivered_at = now()
       where project = ${cancel.project} and number = ${cancel.number}`.execute(db);
   } else {
     await sql`update runs set cancel_delivered_at = now() from builds b
       where runs.build_id = b.id and b.project = ${cancel.project} and b.number = ${cancel.number}
-        and runs.name = ${cancel.run}`.execute(db);
+        and runs.name in (select jsonb_array_elements_text(${JSON.stringify(cancel.runs)}::jsonb))`.execute(db);
   }
 }
 
