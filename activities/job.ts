@@ -40,7 +40,9 @@ async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
     return await leaseAndSupervise(ports, input, orders);
   } catch (error) {
     if (!orders.detach.aborted) throw error;
-    if (ports.leaving.aborted || context.cancellationDetails?.workerShutdown) {
+    // Displaced by another supervisor in this process, it was not cancelled: a failure in its name would end the attempt.
+    const isOurs = ports.leaving.aborted || !context.cancellationSignal.aborted;
+    if (isOurs || context.cancellationDetails?.workerShutdown) {
       return { kind: 'detached', queue: workerQueue(ports.worker.cluster, ports.worker.id) };
     }
     throw new CancelledFailure('detached; the container lives on');
