@@ -9,7 +9,7 @@ import { Age, Duration } from './clock';
 import { CountsBar, CountsText } from './counts';
 import { useHead } from './head';
 import { usePolled, type PollOptions } from './poll';
-import { Command, Pending, Trail, TroubleBanner } from './shell-parts';
+import { Command, ListTable, Pending, Trail, TroubleBanner } from './shell-parts';
 import { StatusBadge } from './status';
 
 type Builds = z.infer<typeof BuildList>;
@@ -83,31 +83,20 @@ function NoBuilds({ project }: { project: string }) {
 
 function BuildTable({ builds }: { builds: BuildSummary[] }) {
   return (
-    <div class="scroll-x">
-      <table class="list">
-        <thead>
-          <tr>
-            <th scope="col">Build</th>
-            <th scope="col">Status</th>
-            <th scope="col">Trigger and reason</th>
-            <th scope="col" class="wide-only">
-              Runs
-            </th>
-            <th scope="col" class="right wide-only">
-              Duration
-            </th>
-            <th scope="col" class="right">
-              When
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {builds.map((build) => (
-            <BuildRow key={build.number} build={build} />
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <ListTable
+      columns={[
+        'Build',
+        'Status',
+        'Trigger and reason',
+        { name: 'Runs', class: 'wide-only' },
+        { name: 'Duration', class: 'right wide-only' },
+        { name: 'When', class: 'right' },
+      ]}
+    >
+      {builds.map((build) => (
+        <BuildRow key={build.number} build={build} />
+      ))}
+    </ListTable>
   );
 }
 

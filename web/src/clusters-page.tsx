@@ -7,7 +7,7 @@ import { Age } from './clock';
 import { formatBytes, joinFacts } from './format';
 import { useHead } from './head';
 import { usePolled } from './poll';
-import { Command, Fact, Pending, Trail, TroubleBanner } from './shell-parts';
+import { Command, Fact, ListTable, Pending, Trail, TroubleBanner } from './shell-parts';
 
 type Clusters = z.infer<typeof ClusterList>;
 const POLLING = { paceOf: () => 'slow' as const };
@@ -40,31 +40,20 @@ function NoClusters() {
 
 function ClusterTable({ clusters }: { clusters: ClusterSummary[] }) {
   return (
-    <div class="scroll-x">
-      <table class="list">
-        <thead>
-          <tr>
-            <th scope="col">Cluster</th>
-            <th scope="col">Status</th>
-            <th scope="col" class="wide-only">
-              Takes
-            </th>
-            <th scope="col">Workers</th>
-            <th scope="col" class="right">
-              Slots
-            </th>
-            <th scope="col" class="right">
-              Runs
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {clusters.map((cluster) => (
-            <ClusterRow key={cluster.name} cluster={cluster} />
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <ListTable
+      columns={[
+        'Cluster',
+        'Status',
+        { name: 'Takes', class: 'wide-only' },
+        'Workers',
+        { name: 'Slots', class: 'right' },
+        { name: 'Runs', class: 'right' },
+      ]}
+    >
+      {clusters.map((cluster) => (
+        <ClusterRow key={cluster.name} cluster={cluster} />
+      ))}
+    </ListTable>
   );
 }
 
@@ -168,31 +157,20 @@ function ClusterFacts({ cluster }: { cluster: Cluster }) {
 
 function FleetTable({ cluster }: { cluster: Cluster }) {
   return (
-    <div class="scroll-x">
-      <table class="list">
-        <thead>
-          <tr>
-            <th scope="col">Host</th>
-            <th scope="col">State</th>
-            <th scope="col" class="right">
-              Slots
-            </th>
-            <th scope="col">Version</th>
-            <th scope="col" class="wide-only">
-              Load, free disk
-            </th>
-            <th scope="col" class="right">
-              Last seen
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {cluster.fleet.map((worker) => (
-            <WorkerRow key={worker.id} worker={worker} cluster={cluster.name} />
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <ListTable
+      columns={[
+        'Host',
+        'State',
+        { name: 'Slots', class: 'right' },
+        'Version',
+        { name: 'Load, free disk', class: 'wide-only' },
+        { name: 'Last seen', class: 'right' },
+      ]}
+    >
+      {cluster.fleet.map((worker) => (
+        <WorkerRow key={worker.id} worker={worker} cluster={cluster.name} />
+      ))}
+    </ListTable>
   );
 }
 
@@ -236,34 +214,20 @@ function stateOf({ enlisted, connected, notAccepting }: FleetWorker): string {
 
 function KeyTable({ keys }: { keys: Cluster['keys'] }) {
   return (
-    <div class="scroll-x">
-      <table class="list">
-        <thead>
-          <tr>
-            <th scope="col">Key</th>
-            <th scope="col">State</th>
-            <th scope="col">Made by</th>
-            <th scope="col" class="right">
-              When
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {keys.map((key) => (
-            <tr key={key.kid}>
-              <th scope="row">
-                <code>{key.kid}</code>
-              </th>
-              <td>{key.revokedAt === null ? countedUntil(key.expiresAt) : 'revoked'}</td>
-              <td>{key.createdBy}</td>
-              <td class="right muted">
-                <Age at={key.createdAt} />
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <ListTable columns={['Key', 'State', 'Made by', { name: 'When', class: 'right' }]}>
+      {keys.map((key) => (
+        <tr key={key.kid}>
+          <th scope="row">
+            <code>{key.kid}</code>
+          </th>
+          <td>{key.revokedAt === null ? countedUntil(key.expiresAt) : 'revoked'}</td>
+          <td>{key.createdBy}</td>
+          <td class="right muted">
+            <Age at={key.createdAt} />
+          </td>
+        </tr>
+      ))}
+    </ListTable>
   );
 }
 

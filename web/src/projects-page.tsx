@@ -7,7 +7,7 @@ import { Age, Duration } from './clock';
 import { CountsBar, CountsText } from './counts';
 import { useHead } from './head';
 import { usePolled, type PollOptions } from './poll';
-import { Command, Pending, TroubleBanner } from './shell-parts';
+import { Command, ListTable, Pending, TroubleBanner } from './shell-parts';
 import { StatusBadge } from './status';
 
 type Projects = z.infer<typeof ProjectList>;
@@ -45,30 +45,19 @@ function NoProjects() {
 
 function ProjectTable({ projects }: { projects: ProjectSummary[] }) {
   return (
-    <div class="scroll-x">
-      <table class="list">
-        <thead>
-          <tr>
-            <th scope="col">Project</th>
-            <th scope="col">Last build</th>
-            <th scope="col" class="wide-only">
-              Runs
-            </th>
-            <th scope="col" class="right wide-only">
-              Duration
-            </th>
-            <th scope="col" class="right">
-              When
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {projects.map((project) => (
-            <ProjectRow key={project.name} project={project} />
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <ListTable
+      columns={[
+        'Project',
+        'Last build',
+        { name: 'Runs', class: 'wide-only' },
+        { name: 'Duration', class: 'right wide-only' },
+        { name: 'When', class: 'right' },
+      ]}
+    >
+      {projects.map((project) => (
+        <ProjectRow key={project.name} project={project} />
+      ))}
+    </ListTable>
   );
 }
 

@@ -121,3 +121,32 @@ export function Fact({ name, children }: { name: string; children: ComponentChil
     </div>
   );
 }
+
+type Column = string | { name: string; class: string };
+
+/** A table whose rows are things to open or to look at, under the names of its columns; it scrolls by itself when narrow. */
+export function ListTable({ columns, children }: { columns: Column[]; children: ComponentChildren }) {
+  return (
+    <div class="scroll-x">
+      <table class="list">
+        <thead>
+          <tr>
+            {columns.map((column) => (
+              <Heading key={typeof column === 'string' ? column : column.name} column={column} />
+            ))}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+      </table>
+    </div>
+  );
+}
+
+function Heading({ column }: { column: Column }) {
+  if (typeof column === 'string') return <th scope="col">{column}</th>;
+  return (
+    <th scope="col" class={column.class}>
+      {column.name}
+    </th>
+  );
+}
