@@ -3,6 +3,7 @@
 // Called by the API right after its answer and by the orchestrator's sweep.
 import { markMaintenanceStarted, maintenancesToStart } from './store/maintenance';
 import { clustersToLeave, markMoveDelivered, movesToDeliver, moveWaiting } from './store/moves';
+import { SILENT_AFTER_MS } from './store/hosts';
 import { runsToWake } from './store/queue';
 import type { BuildToStart, Temporal } from './temporal';
 import type { Database } from './store/connect';
@@ -83,9 +84,6 @@ export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<numbe
   });
   return moves.length;
 }
-
-/** A slot of a host whose worker was silent for longer is not worth waking for, ms. */
-const SILENT_AFTER_MS = 15_000;
 
 /** Tells waiting runs that there is a slot for them now. */
 export async function wakeWaiting({ db, temporal }: OutboxPorts): Promise<void> {

@@ -1,9 +1,18 @@
 // Owns why a call of a worker is refused: a closed list, each with its kind and a sentence for people.
 // Thrown by worker-identity.ts and by the rules of gateway and API; they turn it into an answer and an audit record.
 
-/** In the words of gRPC's status codes; the API maps them to HTTP. */
+/** In the words of gRPC's status codes. */
 export type RefusalKind =
   'INVALID_ARGUMENT' | 'PERMISSION_DENIED' | 'RESOURCE_EXHAUSTED' | 'UNAUTHENTICATED' | 'UNAVAILABLE';
+
+/** The same for HTTP. */
+export const HTTP_STATUS: Record<RefusalKind, number> = {
+  INVALID_ARGUMENT: 400,
+  UNAUTHENTICATED: 401,
+  PERMISSION_DENIED: 403,
+  RESOURCE_EXHAUSTED: 429,
+  UNAVAILABLE: 503,
+};
 
 interface Meaning {
   kind: RefusalKind;

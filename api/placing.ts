@@ -5,7 +5,7 @@ import { chooseCluster, drawAt, type Asking, type Placement } from '../domain/cl
 import type { Plan } from '../domain/schemas/plan';
 import type { ApiContext } from './context';
 import { Refusal } from './problem';
-import { SILENT_AFTER_MS } from './views';
+import { SILENT_AFTER_MS } from '../adapters/store/hosts';
 
 export interface Place {
   cluster: string;

@@ -6,7 +6,7 @@ import { ZodError } from 'zod';
 import { BlobError } from '../adapters/blobs';
 import { isStoreAway } from '../adapters/store/connect';
 import { FencedError } from '../adapters/store/holders';
-import { WorkerRefusal, type RefusalKind } from '../adapters/worker-refusal';
+import { HTTP_STATUS, WorkerRefusal } from '../adapters/worker-refusal';
 import type { ErrorAnswer } from '../domain/schemas/api';
 import type { Problem } from '../domain/schemas/words';
 
@@ -68,14 +68,6 @@ function answerOf(refusal: Refusal): ErrorAnswer {
     ...(refusal.problems ? { problems: refusal.problems } : {}),
   };
 }
-
-const HTTP_STATUS: Record<RefusalKind, number> = {
-  INVALID_ARGUMENT: 400,
-  UNAUTHENTICATED: 401,
-  PERMISSION_DENIED: 403,
-  RESOURCE_EXHAUSTED: 429,
-  UNAVAILABLE: 503,
-};
 
 function toRefusal(error: unknown): Refusal {
   if (error instanceof Refusal) return error;

@@ -6,7 +6,8 @@ import type { WorkerRow } from '../adapters/store/workers';
 import { apiPath, clusterQueue } from '../domain/names';
 import type * as shapes from '../domain/schemas/clusters';
 import { version } from '../package.json';
-import { SILENT_AFTER_MS, type Links } from './views';
+import { SILENT_AFTER_MS } from '../adapters/store/hosts';
+import type { Links } from './views';
 
 const iso = (at: Date | null): string | null => at?.toISOString() ?? null;
 

@@ -5,7 +5,7 @@ import { buildStatus, isBad, runStatus } from '../domain/verdict';
 import type * as api from '../domain/schemas/api';
 import { Outcome } from '../domain/schemas/words';
 import type { BuildRow } from '../adapters/store/builds';
-import type { HostRow } from '../adapters/store/hosts';
+import { SILENT_AFTER_MS, type HostRow } from '../adapters/store/hosts';
 import type { ProjectRow } from '../adapters/store/projects';
 import type { ArtifactRow, AttemptRow, RunRow } from '../adapters/store/runs';
 
@@ -149,9 +149,6 @@ export function viewProject(row: ProjectRow, lastBuild: BuildRow | undefined, li
     },
   };
 }
-
-/** Silence after which a worker does not count as connected, ms; it says hello every 5 s. */
-export const SILENT_AFTER_MS = 15_000;
 
 export function viewWorker(row: HostRow): api.WorkerSummary {
   return {

@@ -1,15 +1,14 @@
 // Owns the facts behind the sentence that says why a run waits: rows of its cluster, its build and its job.
 // Called by the routes of builds and runs; the sentence is made by domain/waiting.ts.
-import { clusterOffers, clusterStates } from '../adapters/store/clusters';
-import { listHosts, offerOf } from '../adapters/store/hosts';
-import { readPlan } from '../adapters/store/builds';
+import { clusterStates } from '../adapters/store/clusters';
+import { listOffers, SILENT_AFTER_MS } from '../adapters/store/hosts';
+import { readJobs } from '../adapters/store/builds';
 import { queuePositions, type QueuePosition } from '../adapters/store/queue';
 import type { RunRow } from '../adapters/store/runs';
 import { readOrganisation } from '../adapters/store/projects';
-import { whyForbidden } from '../domain/cluster-choice';
+import { whyForbidden, type ClusterRules } from '../domain/cluster-choice';
 import { whyWaiting, type ClusterNow } from '../domain/waiting';
 import type { ApiContext } from './context';
-import { SILENT_AFTER_MS } from './views';
 
 type Standing = Pick<RunRow, 'name' | 'state' | 'spec'>;
 
@@ -25,16 +24,15 @@ export async function sayWaiting(
   const waiting = runs.filter((run) => run.state === 'queued');
   if (waiting.length === 0) return new Map();
   const names = [...new Set(waiting.map((run) => run.cluster))];
-  const [clusters, { jobs }, positions, offers, organisation] = await Promise.all([
+  const [clusters, jobs, positions, organisation] = await Promise.all([
     readClusters(context, names),
-    readPlan(context.db, buildId),
+    readJobs(context.db, buildId),
     readPositions(context, names),
-    clusterOffers(context.db, SILENT_AFTER_MS),
     readOrganisation(context.db, buildId),
   ]);
   const forbiddenIn = (run: RunRow): string | undefined => {
-    const offer = offers.find(({ name }) => name === run.cluster);
-    return offer && whyForbidden(offer, run.spec, { organisation });
+    const rules = clusters.get(run.cluster)?.rules;
+    return rules && whyForbidden(rules, run.spec, { organisation });
   };
   const unfinished = new Set(all.filter((run) => run.state !== 'finished').map((run) => run.name));
   const limits = new Map(jobs.map(({ name, maxParallel }) => [name, maxParallel]));
@@ -91,15 +89,14 @@ function sayEnded({ attempt, attempt_cause: cause, attempt_message: message }: R
   return `attempt ${attempt} ended as ${cause}${message ? ` (${message})` : ''}, another is under way`;
 }
 
-async function readClusters(context: ApiContext, names: readonly string[]): Promise<Map<string, ClusterNow>> {
-  const [states, hosts] = await Promise.all([clusterStates(context.db, names, SILENT_AFTER_MS), listHosts(context.db)]);
-  return new Map(
-    states.map(({ name, ...state }) => [
-      name,
-      {
-        ...state,
-        hosts: hosts.filter((host) => host.cluster === name && host.silent_ms < SILENT_AFTER_MS).map(offerOf),
-      },
-    ]),
-  );
+async function readClusters(
+  { db }: ApiContext,
+  names: readonly string[],
+): Promise<Map<string, ClusterNow & { rules: ClusterRules }>> {
+  const states = await clusterStates(db, names, SILENT_AFTER_MS);
+  const clusters = states.map(async (state): Promise<[string, ClusterNow & { rules: ClusterRules }]> => {
+    const { name } = state.rules;
+    return [name, { ...state, hosts: (await listOffers(db, name, SILENT_AFTER_MS)).hosts }];
+  });
+  return new Map(await Promise.all(clusters));
 }

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { makeClusterKey } from '../adapters/cluster-keys';
 import type * as shapes from '../domain/schemas/clusters';
+import { withoutUndefined } from '../domain/without-undefined';
 import type { Client } from './client';
 import { CommandError, EXIT, type Output } from './context';
 import { joinCluster } from './local-cluster';
@@ -31,10 +32,9 @@ export async function createCluster(
   { options, out, output }: { options: ClusterOptions; out?: string; output: Output },
 ): Promise<number> {
   const file = out ?? `${name}.key`;
-  reserve(file);
-  const { publicKey, privateKey } = await makeClusterKey();
-  const cluster = await client.createCluster({ name, ...fieldsOf(options), keys: [publicKey] });
-  writeFileSync(file, `${privateKey}\n`);
+  const cluster = await registerNewKey(file, (key) =>
+    client.createCluster({ name, ...fieldsOf(options), keys: [key] }),
+  );
   output.out(describe(cluster));
   output.err(`\nThe key of its workers is in ${file}. Start one where it is:`);
   output.err(`  slipway worker --cluster ${name} --key ${file} --server <URL of the gateway>`);
@@ -48,11 +48,11 @@ export async function addKey(
   { out, output }: { out?: string; output: Output },
 ): Promise<number> {
   const file = out ?? `${name}.key`;
-  reserve(file);
-  const { publicKey, privateKey } = await makeClusterKey();
-  await client.addKey(name, publicKey);
-  writeFileSync(file, `${privateKey}\n`);
-  output.out(`key ${publicKey.kid} of cluster ${name} is in ${file}`);
+  const kid = await registerNewKey(file, async (key) => {
+    await client.addKey(name, key);
+    return key.kid;
+  });
+  output.out(`key ${kid} of cluster ${name} is in ${file}`);
   output.err(`Bring it to the workers; then: slipway cluster revoke-key ${name} <the old key>`);
   return EXIT.passed;
 }
@@ -68,6 +68,15 @@ export async function join(
     isNew ? `key ${kid} of cluster ${name} is in ${file}` : `cluster ${name} knows the key in ${file} already`,
   );
   return EXIT.passed;
+}
+
+/** Makes a pair: its public part is registered, and then the private one is in the file. @returns what the registration gave */
+async function registerNewKey<T>(file: string, register: (key: shapes.PublicKey) => Promise<T>): Promise<T> {
+  reserve(file);
+  const { publicKey, privateKey } = await makeClusterKey();
+  const registered = await register(publicKey);
+  writeFileSync(file, `${privateKey}\n`);
+  return registered;
 }
 
 /** Before the public part counts for anything: never over a file that is there, and for nobody else to read. */
@@ -110,12 +119,6 @@ function numberOf(option: string, text: string): number {
 
 const limitOf = (option: string, text: string | undefined): number | null | undefined =>
   text === undefined ? undefined : text === 'none' ? null : numberOf(option, text);
-
-/** Absent keys are left to the server. */
-function withoutUndefined<T extends object>(value: T): T {
-  // The cast holds: only keys whose type allows undefined are left out.
-  return Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== undefined)) as T;
-}
 
 export async function editCluster(
   client: Client,

@@ -8,6 +8,7 @@ import { sayKnown, toProblem, type Complaint, type Path } from './problems';
 import type { Plan, PlannedJob, PlannedRun } from './schemas/plan';
 import type { ProjectFile, RunEntry, TriggerEntry } from './schemas/project-file';
 import type { Problem } from './schemas/words';
+import { withoutUndefined } from './without-undefined';
 
 /** Runs of one build: half of the 2,000 children at which the workflow of a build gets stuck. */
 const MAX_RUNS = 1000;
@@ -272,10 +273,4 @@ function mergeParams(context: PlanContext, job: Job, run: JobRun): Record<string
     for (const name of Object.keys(ofFile)) ofFile[name] = fill(ofFile[name] ?? '', run.cell.values);
   }
   return { ...ofFile, ...axes, ...context.caller.params };
-}
-
-/** Absent keys are really absent, so that a plan equals its own JSON. */
-function withoutUndefined<T extends object>(value: T): T {
-  // The cast holds: only keys whose type allows undefined are left out.
-  return Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== undefined)) as T;
 }

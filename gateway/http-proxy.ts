@@ -4,7 +4,8 @@ import { request as requestHttp, Agent as HttpAgent, type IncomingHttpHeaders, t
 import { request as requestHttps, Agent as HttpsAgent } from 'node:https';
 import type { RefusedCall } from '../adapters/refusal-audit';
 import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
-import { WorkerRefusal } from '../adapters/worker-refusal';
+import { HTTP_STATUS, WorkerRefusal } from '../adapters/worker-refusal';
+import { withoutUndefined } from '../domain/without-undefined';
 import { peerOf } from './guests';
 
 export interface HttpProxyOptions {
@@ -94,20 +95,12 @@ async function admit(
   }
 }
 
-const STATUS = {
-  INVALID_ARGUMENT: 400,
-  UNAUTHENTICATED: 401,
-  PERMISSION_DENIED: 403,
-  RESOURCE_EXHAUSTED: 429,
-  UNAVAILABLE: 503,
-} as const;
-
 /** Of a body that nobody wants so much is read, bytes, and for so long, ms, before its connection is closed. */
 const LAST_READ = { bytes: 64 << 10, ms: 1_000 };
 
 /** In the form of the API's own refusals. */
 function refuse([request, response]: Exchange, { kind, reason, message }: WorkerRefusal): void {
-  readOn(request, () => answer(response, { status: STATUS[kind], code: reason, detail: message }));
+  readOn(request, () => answer(response, { status: HTTP_STATUS[kind], code: reason, detail: message }));
 }
 
 /** Reads what nobody wants, within limits: a connection that is closed with bytes unread loses its answer on the way. */
@@ -168,8 +161,7 @@ function passer(api: URL, via: { request: typeof requestHttp; agent: HttpAgent }
 
 /** Node gives a body without a length its own framing. */
 function workersOwn(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-  const given = REQUEST_HEADERS.map((name) => [name, headers[name]] as const);
-  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
+  return withoutUndefined(Object.fromEntries(REQUEST_HEADERS.map((name) => [name, headers[name]])));
 }
 
 function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {

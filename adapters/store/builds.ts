@@ -171,6 +171,16 @@ export async function lastBuilds(db: Database): Promise<BuildRow[]> {
     .execute();
 }
 
+/** The jobs of a build, for what they limit; its runs are many times larger. */
+export async function readJobs(db: Database, buildId: string): Promise<Plan['jobs']> {
+  const { jobs } = await db
+    .selectFrom('builds')
+    .select('plan_jobs as jobs')
+    .where('id', '=', buildId)
+    .executeTakeFirstOrThrow();
+  return jobs;
+}
+
 /** The frozen plan of a build as it was at the trigger. */
 export async function readPlan(db: Database, buildId: string): Promise<Plan> {
   const build = await db

@@ -1,8 +1,9 @@
 // Owns the rows of clusters and of their keys: the registry that placement, gateway and people read.
 // Called by the API, the gateway and the orchestrator. Workers are in workers.ts, their hosts in hosts.ts.
 import { sql, type RawBuilder, type Transaction } from 'kysely';
-import type { ClusterOffer } from '../../domain/cluster-choice';
+import type { ClusterOffer, ClusterRules } from '../../domain/cluster-choice';
 import type { CreateCluster, EditCluster, PublicKey } from '../../domain/schemas/clusters';
+import { withoutUndefined } from '../../domain/without-undefined';
 import type { ClusterAccess } from '../access-cache';
 import type { Database } from './connect';
 import type { DrainFacts, Tables } from './tables';
@@ -97,7 +98,7 @@ async function exists(db: Database, name: string): Promise<boolean> {
 /** Only what is given. */
 function columnsOf(fields: EditCluster) {
   const { policy = {}, organisations, enlistAutomatically, ...same } = fields;
-  const columns = {
+  return withoutUndefined({
     ...same,
     organisations: organisations && JSON.stringify(organisations),
     enlist_automatically: enlistAutomatically,
@@ -105,9 +106,7 @@ function columnsOf(fields: EditCluster) {
     max_cpus: policy.maxCpus,
     max_memory_bytes: policy.maxMemoryBytes,
     max_slots_per_project: policy.maxSlotsPerProject,
-  };
-  // The cast holds: only keys whose value is undefined are left out.
-  return Object.fromEntries(Object.entries(columns).filter(([, value]) => value !== undefined)) as typeof columns;
+  });
 }
 
 /** Refused while it has work; its history stays readable. */
@@ -184,29 +183,32 @@ export async function readAccess(db: Database, cluster: string): Promise<Cluster
   };
 }
 
+/** The columns of `clusters` that ClusterRules are made of. */
+export const RULES = sql.raw(`name, kind, organisations, allow_privileged as "allowPrivileged", max_cpus as "maxCpus",
+  max_memory_bytes as "maxMemoryBytes"`);
+
 /** Everything that placement looks at. @param silentAfterMs hosts whose worker was silent for longer do not count */
 export async function clusterOffers(db: Writable, silentAfterMs: number): Promise<ClusterOffer[]> {
   const { rows } = await sql<ClusterOffer & { maintenance: DrainFacts | null }>`
-    select name, kind, weight, organisations, active, drain as maintenance, allow_privileged as "allowPrivileged",
-      max_cpus as "maxCpus", max_memory_bytes as "maxMemoryBytes",
+    select ${RULES}, weight, active, drain as maintenance,
       (select coalesce(jsonb_agg(jsonb_build_object('name', h.name, 'labels', h.labels)), '[]') from hosts h
         where h.cluster = c.name and ${seenWithin(silentAfterMs)} and h.not_accepting is null) as hosts
     from clusters c order by name`.execute(db);
   return rows.map(({ maintenance, ...offer }) => ({ ...offer, drain: maintenance && sayDrain(maintenance) }));
 }
 
-/** Whether clusters take runs, and who waits to be enlisted there. */
+/** What clusters may take, whether they do now, and who waits to be enlisted there. */
 export async function clusterStates(
   db: Database,
   names: readonly string[],
   silentAfterMs: number,
-): Promise<{ name: string; closed: string | null; strangerId: string | undefined }[]> {
-  const { rows } = await sql<{ name: string; active: boolean; drain: DrainFacts | null; strangerId: string | null }>`
-    select name, active, drain, (select id::text from workers where cluster = c.name and enlisted_at is null
+): Promise<{ rules: ClusterRules; closed: string | null; strangerId: string | undefined }[]> {
+  const { rows } = await sql<ClusterRules & { active: boolean; drain: DrainFacts | null; strangerId: string | null }>`
+    select ${RULES}, active, drain, (select id::text from workers where cluster = c.name and enlisted_at is null
       and ${seenWithin(silentAfterMs)} order by first_seen_at limit 1) as "strangerId"
     from clusters c where name in (select jsonb_array_elements_text(${JSON.stringify(names)}::jsonb))`.execute(db);
-  return rows.map(({ name, active, drain, strangerId }) => ({
-    name,
+  return rows.map(({ active, drain, strangerId, ...rules }) => ({
+    rules,
     closed: whyClosed({ active, drain }),
     strangerId: strangerId ?? undefined,
   }));

@@ -77,6 +77,20 @@ export async function listHosts(db: Database | Transaction<Tables>, cluster?: st
   return query.execute();
 }
 
+/** Silence after which a worker does not count as connected, ms; it says hello every 5 s. */
+export const SILENT_AFTER_MS = 15_000;
+
+/** The hosts of a cluster whose worker was not silent for longer, as placement sees them. */
+export async function listOffers(
+  db: Database | Transaction<Tables>,
+  cluster: string,
+  silentAfterMs: number,
+): Promise<{ hosts: HostOffer[]; freeSlots: number }> {
+  const hosts = (await listHosts(db, cluster)).filter((host) => host.silent_ms < silentAfterMs).map(offerOf);
+  const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
+  return { hosts, freeSlots };
+}
+
 /** As placement sees it. */
 export function offerOf(host: HostRow): HostOffer {
   return {

@@ -9,9 +9,9 @@ import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
-import { whyClosed } from './clusters';
+import { RULES, whyClosed } from './clusters';
 import type { Database } from './connect';
-import { listHosts, offerOf } from './hosts';
+import { listOffers } from './hosts';
 import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
 import type { DrainFacts, Tables } from './tables';
 
@@ -240,9 +240,7 @@ interface LockedCluster extends ClusterRules {
 /** One lock a cluster serialises grants. */
 async function lockCluster(tx: Transaction<Tables>, name: string): Promise<LockedCluster | undefined> {
   const { rows } = await sql<LockedCluster>`
-    select name, kind, organisations, active, drain, max_slots_per_project, allow_privileged as "allowPrivileged",
-      max_cpus as "maxCpus", max_memory_bytes as "maxMemoryBytes"
-    from clusters where name = ${name} for update`.execute(tx);
+    select ${RULES}, active, drain, max_slots_per_project from clusters where name = ${name} for update`.execute(tx);
   return rows[0];
 }
 
@@ -313,9 +311,7 @@ async function chooseSlot(
 ): Promise<HostChoice> {
   const { cluster, id, spec } = run;
   const { maxSlotsPerProject } = request;
-  const living = (await listHosts(tx, cluster)).filter((host) => host.silent_ms < request.silentAfterMs);
-  const hosts = living.map(offerOf);
-  const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
+  const { hosts, freeSlots } = await listOffers(tx, cluster, request.silentAfterMs);
   const waiting = freeSlots === 0 ? [] : await readWaiting(tx, { cluster, except: id, freeSlots });
   const needsHoldings = waiting.length > 0 || maxSlotsPerProject !== null;
   // It is here and its like are not, so it has the claim of whoever is in front of their line.

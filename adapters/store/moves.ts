@@ -15,9 +15,8 @@ import type { PlannedRun } from '../../domain/schemas/plan';
 import { clusterOffers } from './clusters';
 import type { Database } from './connect';
 import type { BuildKey } from './deliveries';
+import { SILENT_AFTER_MS } from './hosts';
 
-/** Hosts whose worker was silent for longer are no reason to go somewhere, ms. */
-const SILENT_AFTER_MS = 15_000;
 /** Runs that are looked at together. */
 const PAGE = 200;
 /** Pages that one round looks at: many that must stay must not hide those behind them. */

@@ -6,7 +6,7 @@ import { agedPriority, DEFAULT_PRIORITY } from '../../domain/priority';
 import { takeTurns, whoIsNext, type Holdings, type WaitingRun } from '../../domain/queue-order';
 import type { Database } from './connect';
 import type { BuildKey } from './deliveries';
-import { listHosts, offerOf } from './hosts';
+import { listOffers } from './hosts';
 import type { Tables } from './tables';
 
 /** A run that was told to wait asks again within seconds once it is woken; one that has been silent for longer keeps no slot. */
@@ -85,8 +85,7 @@ export async function runsToWake(db: Database, silentAfterMs: number): Promise<(
       select 1 from runs r where r.cluster = c.name and r.state = 'queued' and r.asked_at is not null)`.execute(db);
   const ids: string[] = [];
   for (const { name, most } of clusters) {
-    const hosts = (await listHosts(db, name)).filter((host) => host.silent_ms < silentAfterMs).map(offerOf);
-    const freeSlots = hosts.reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
+    const { hosts, freeSlots } = await listOffers(db, name, silentAfterMs);
     if (freeSlots === 0) continue;
     const { waiting, holdings } = await readLine(db, name, freeSlots);
     ids.push(...whoIsNext(waiting, { hosts, holdings, maxSlotsPerProject: most }).map((run) => run.id));

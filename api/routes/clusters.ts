@@ -16,7 +16,7 @@ import * as shapes from '../../domain/schemas/clusters';
 import { recordDone, requireOperator, type Caller } from '../caller';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
-import { SILENT_AFTER_MS } from '../views';
+import { SILENT_AFTER_MS } from '../../adapters/store/hosts';
 import { viewCluster, viewFleet, viewKey } from '../view-clusters';
 
 const WorkerId = z.uuid();

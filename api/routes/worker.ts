@@ -18,7 +18,7 @@ import {
   requireLive,
   type Holder,
 } from '../../adapters/store/holders';
-import { recordHost } from '../../adapters/store/hosts';
+import { recordHost, SILENT_AFTER_MS } from '../../adapters/store/hosts';
 import { requestLease } from '../../adapters/store/leases';
 import { recordWorker } from '../../adapters/store/workers';
 import type { WorkerIdentity } from '../../adapters/worker-identity';
@@ -28,7 +28,6 @@ import { version } from '../../package.json';
 import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
 import { Refusal } from '../problem';
-import { SILENT_AFTER_MS } from '../views';
 
 const LOG_LIMIT_BYTES = 4 * 1024 * 1024;
 const HolderPath = z.object({ runId: z.uuid(), attempt: z.coerce.number().int().positive().max(shapes.INT_MAX) });

@@ -1,7 +1,7 @@
 // Owns the shapes that cross HTTP between people and the API: every request and answer under /v1.
 // Read by api/ (checks at the door), cli/ and web/ (types of the answers).
 import { z } from 'zod';
-import { ClusterName, Organisation } from './clusters';
+import { ClusterName, Organisation, plainName } from './clusters';
 import { Plan, PlannedRun, Priority } from './plan';
 import { BuildState, Cause, Outcome, Problem, RunState, Status } from './words';
 
@@ -9,12 +9,7 @@ const instant = z.string().describe('ISO 8601 instant in UTC');
 const count = z.number().int().nonnegative();
 
 /** Names become part of URLs, workflow ids and queues for ever, so they are plain. */
-export const ProjectName = z
-  .string()
-  .regex(
-    /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/,
-    'use 1 to 64 of a-z 0-9 . _ - and begin and end with a letter or digit',
-  );
+export const ProjectName = plainName();
 export const RunName = z
   .string()
   .regex(

@@ -7,7 +7,8 @@ const count = z.number().int().nonnegative();
 
 /** Names become part of queues and URLs for ever, so they are plain. */
 const NAME = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/;
-const plainName = () => z.string().regex(NAME, 'use 1 to 64 of a-z 0-9 . _ - and begin and end with a letter or digit');
+export const plainName = () =>
+  z.string().regex(NAME, 'use 1 to 64 of a-z 0-9 . _ - and begin and end with a letter or digit');
 export const ClusterName = plainName();
 /** As the forge has it, in lower case: `github.com/acme`, or just `acme`. */
 export const Organisation = z
