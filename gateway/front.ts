@@ -56,7 +56,8 @@ export async function openFront(options: FrontOptions): Promise<Front> {
     else http.emit('connection', socket);
   };
   const server = makeServer(options, guests, handOver);
-  server.listen(options.port, options.host);
+  // With the usual backlog of 511 a flood would push out workers before anyone has looked at them.
+  server.listen({ port: options.port, host: options.host, backlog: guests.limits.maxConnections });
   await once(server, 'listening');
   // From now on it can only be that a connection could not be taken, e.g. for want of file descriptors.
   server.on('error', () => undefined);

@@ -26,7 +26,7 @@ export class Guests {
   private readonly guests = new Map<string, Guest>();
   private readonly clusters = new Map<string, Set<string>>();
 
-  constructor(private readonly limits: GuestLimits) {}
+  constructor(readonly limits: GuestLimits) {}
 
   get count(): number {
     return this.guests.size;

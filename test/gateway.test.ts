@@ -454,7 +454,7 @@ describe('a token', () => {
     ['not-yet-valid', 'good', { claims: { iat: now + 120, exp: now + 300 } }],
     ['not-yet-valid', 'good', { claims: { nbf: now + 120 } }],
     ['lives-too-long', 'good', { claims: { exp: now + 3_600 } }],
-    ['wrong-audience', 'good', { claims: { aud: 'slipway' } }],
+    ['wrong-audience', 'good', { claims: { aud: 'another' } }],
     ['unknown-key', 'good', { header: { kid: 'never-heard-of' } }],
     ['unknown-key', 'good', { header: { kid: undefined } }],
     ['unknown-key', 'ofOther', { claims: { iss: 'cluster:c' } }],
@@ -697,6 +697,7 @@ describe('a flood', () => {
       if (at % 2 === 0) socket.write(preface);
       return socket;
     });
+    closers.push(() => idle.forEach((socket) => socket.destroy()));
     await Promise.all(idle.map((socket) => once(socket, 'connect')));
     const during = await seenWithin('all are connected', async () => {
       const weight = await gateway.weigh();

@@ -170,7 +170,7 @@ describe('a full disk', () => {
 
   test('a worker whose disk is full says so, the run is tried again within its budget, and its slot is free again', async () => {
     await house.kill9('worker');
-    house.add('small', 'worker', { SLIPWAY_WORKER_DIR: dir, SLIPWAY_HOST: 'small-host' });
+    house.add('small', 'worker', { SLIPWAY_WORKER_DIR: dir, SLIPWAY_HOST: 'small-host', SLIPWAY_MIN_FREE_BYTES: '0' });
     await house.start('small');
     const end = await endOf('full', oneRun(`#!/bin/sh\n# ${'x'.repeat(80_000)}\ntrue`));
     await house.terminate('small');
