@@ -203,12 +203,15 @@ ${script
   test('P3 fail-fast: the first red cell cancels the rest of its job, and a run that needs a failure starts', async () => {
     const build = await buildOf(
       'fail-fast',
-      matrix('fail-fast: true', '#!/bin/sh\n[ $cell = a ] && exit 1\nsleep 600'),
+      // Whichever four cells get the four slots first, one of them is red.
+      matrix('fail-fast: true', '#!/bin/sh\ncase $cell in a|b|c) exit 1;; esac\nsleep 600'),
     );
     const cells = build.runs.filter((run) => run.job === 'cell');
 
-    expect(cells.filter((run) => run.status === 'failed').map((run) => run.name)).toEqual(['cell-a']);
-    expect(cells.filter((run) => run.cause === 'fail-fast')).toHaveLength(5);
+    const red = cells.filter((run) => run.status === 'failed').map((run) => run.name);
+    expect(red.length).toBeGreaterThan(0);
+    expect(['cell-a', 'cell-b', 'cell-c']).toEqual(expect.arrayContaining(red));
+    expect(cells.filter((run) => run.cause === 'fail-fast' && run.status === 'cancelled')).toHaveLength(6 - red.length);
     expect(build.runs.at(-1)).toMatchObject({ name: 'after', status: 'passed' });
     expect(build).toMatchObject({ status: 'failed', cause: 'exit-code' });
   }, 60_000);

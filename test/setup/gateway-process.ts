@@ -86,4 +86,8 @@ function readKey({ expiresAt, revokedAt, ...key }: WrittenKey): ClusterKey {
   return { ...key, expiresAt: dateOf(expiresAt), revokedAt: dateOf(revokedAt) };
 }
 
-void serve();
+// Not before it knows keys: a worker that comes first would be told that it is a stranger, which it does not try again.
+process.once('message', (order: Order) => {
+  keys = order.keys ?? {};
+  void serve();
+});

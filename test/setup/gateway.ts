@@ -18,6 +18,7 @@ import { exportJWK, generateKeyPair, SignJWT, type JWK, type JWTPayload, type Ke
 import type { RefusalRecord } from '../../gateway/admission';
 import type { ClusterKey } from '../../adapters/access-cache';
 import type { GatewaySettings, GatewayWeight } from './gateway-process';
+import { freePort } from './free-port';
 import { waitFor } from './wait-for';
 
 /** Compiled beforehand by `npm test`. */
@@ -71,6 +72,7 @@ export class TestGateway {
 
   static async open(options: GatewayOptions): Promise<TestGateway> {
     const gateway = new TestGateway(options);
+    gateway.port = await freePort();
     await gateway.start();
     return gateway;
   }
@@ -93,6 +95,7 @@ export class TestGateway {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     this.child = child;
+    this.setKeys(this.keys);
     this.port = await new Promise<number>((ready, fail) => {
       child.once('exit', (code) => fail(new Error(`the gateway ended: ${code}`)));
       child.on('message', (message: { port?: number; refusal?: RefusalRecord; fault?: string }) => {
@@ -101,7 +104,6 @@ export class TestGateway {
         if (message.port) ready(message.port);
       });
     });
-    this.setKeys(this.keys);
   }
 
   get isRunning(): boolean {

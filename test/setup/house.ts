@@ -296,14 +296,23 @@ export class House {
     return (await this.request('GET', path)).text();
   }
 
-  finished(project: string, number: number, timeoutMs = 60_000): Promise<Build> {
+  finished(project: string, number: number, timeoutMs = 50_000): Promise<Build> {
     return waitFor(
       async () => {
         const build = await this.build(project, number);
         return build.state === 'finished' && build;
       },
       { what: `build ${project}/${number} is finished`, timeoutMs, intervalMs: 100 },
-    );
+    ).catch(async (error: unknown) => {
+      throw new Error(`${String(error)}\n${await this.standing(project, number)}`);
+    });
+  }
+
+  /** All that can be known from outside about a build that does not end. */
+  private async standing(project: string, number: number): Promise<string> {
+    const asked = [`/v1/projects/${project}/builds/${number}`, '/v1/workers', '/v1/clusters'];
+    const answers = await Promise.all(asked.map((path) => this.call('GET', path).then(JSON.stringify, String)));
+    return [...answers, ...[...this.members.keys()].map((name) => `--- ${name}\n${this.log(name)}`)].join('\n');
   }
 
   /** Waits for a run to be in a state, e.g. `running`. */
