@@ -2,7 +2,7 @@
 // until Temporal has it, so whatever dies after the answer, the build begins.
 // Called by the API right after its answer and by the orchestrator's sweep.
 import { markMaintenanceStarted, maintenancesToStart } from './store/maintenance';
-import { clustersToLeave, markMoveDelivered, movesToDeliver, moveWaiting } from './store/moves';
+import { clustersToLeave, markMoveDelivered, movesToDeliver, moveToHosts, moveWaiting } from './store/moves';
 import { SILENT_AFTER_MS } from './store/hosts';
 import { runsToWake } from './store/queue';
 import type { BuildToStart, Temporal } from './temporal';
@@ -74,9 +74,10 @@ async function tellAll<T>(all: readonly T[], tell: (one: T) => Promise<void>): P
   if (failures.length > 0) throw failures[0];
 }
 
-/** Moves what waits in clusters that take no runs, and tells Temporal of every move it has not been told of. */
+/** Moves what waits where it cannot get a slot and may have one elsewhere, and tells Temporal of every move it has not been told of. */
 export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<number> {
   for (const cluster of await clustersToLeave(db)) await moveWaiting(db, cluster);
+  await moveToHosts(db);
   const moves = await movesToDeliver(db);
   await tellAll(moves, async ({ runId, ...move }) => {
     await temporal.moveRun(move);

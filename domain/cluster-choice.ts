@@ -86,6 +86,25 @@ export function chooseMove(
   return pick(usable, run, at.draw);
 }
 
+/**
+ * Finds another cluster for a waiting run that asks for a host which its own cluster has not, and the other has.
+ * @returns undefined: it asks for none, its own has one, or no other that is open to it has
+ */
+export function chooseByHost(
+  clusters: readonly ClusterOffer[],
+  run: ClusterAsk,
+  at: { asking: Asking; from: string; draw: number },
+): { cluster: string; reason: string } | undefined {
+  const { hostTag } = run;
+  const having = hostTag === undefined ? [] : clusters.filter((cluster) => hasHost(cluster, hostTag));
+  return having.some(({ name }) => name === at.from) ? undefined : chooseMove(having, run, at);
+}
+
+/** @param hostTag glob over host name and labels */
+export function hasHost(cluster: ClusterOffer, hostTag: string): boolean {
+  return cluster.hosts.some((host) => matchesTag(host, hostTag));
+}
+
 /** Where a run is once it has been moved. @param why it had to leave */
 export function movedFrom(
   from: { cluster: string; placement: Placement },
@@ -186,12 +205,12 @@ function pick(
   const defaults = usable.filter((cluster) => cluster.kind === 'default' && cluster.weight > 0);
   const { hostTag } = run;
   if (hostTag !== undefined) {
-    const hasHost = (cluster: ClusterOffer): boolean => cluster.hosts.some((host) => matchesTag(host, hostTag));
+    const isMatch = (cluster: ClusterOffer): boolean => hasHost(cluster, hostTag);
     const reason = `it has a host that matches host-tag "${hostTag}"`;
-    const found = draws(defaults.filter(hasHost), draw);
+    const found = draws(defaults.filter(isMatch), draw);
     if (found) return { cluster: found.name, reason };
     const special = draws(
-      usable.filter((one) => one.kind === 'specialised' && hasHost(one)),
+      usable.filter((one) => one.kind === 'specialised' && isMatch(one)),
       draw,
     );
     if (special) return { cluster: special.name, reason };

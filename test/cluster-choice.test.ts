@@ -2,6 +2,7 @@
 // to use. Each fault that was seen in the fallback of another orchestrator has a case of its own. Pure.
 import fc from 'fast-check';
 import {
+  chooseByHost,
   chooseCluster,
   chooseMove,
   drawAt,
@@ -122,6 +123,20 @@ describe('whatever clusters there are', () => {
         expect(moved.cluster).not.toBe(`c${from}`);
         expect(isOpen(chosen)).toBe(true);
         expect(mayRun(chosen, what, org)).toBe(true);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  test('C4 a run that waits for a host moves only from a cluster without such a host to one that has it and may take it', () => {
+    fc.assert(
+      fc.property(fc.record({ ...any, from: fc.nat(5) }), ({ all, what, org, at, from }) => {
+        const moved = chooseByHost(all, what, { asking: { organisation: org }, from: `c${from}`, draw: at });
+        if (!moved) return;
+        const [own, chosen] = [`c${from}`, moved.cluster].map((name) => all.find((one) => one.name === name));
+        expect(own !== undefined && hasHost(own, what.hostTag)).toBe(false);
+        expect(what.hostTag !== undefined && hasHost(chosen!, what.hostTag)).toBe(true);
+        expect(isOpen(chosen!) && mayRun(chosen!, what, org)).toBe(true);
       }),
       { numRuns: 2_000 },
     );

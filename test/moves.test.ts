@@ -9,7 +9,7 @@ import { recordProgress, recordResult, releaseLease } from '../adapters/store/ho
 import { listHosts, recordHost } from '../adapters/store/hosts';
 import { requestLease, type GrantedLease, type LeaseAnswer } from '../adapters/store/leases';
 import { drainCluster, undrainCluster } from '../adapters/store/maintenance';
-import { clustersToLeave, movesToDeliver, moveWaiting } from '../adapters/store/moves';
+import { clustersToLeave, movesToDeliver, moveToHosts, moveWaiting } from '../adapters/store/moves';
 import { recordWorker, setEnlisted } from '../adapters/store/workers';
 import { CreateCluster } from '../domain/schemas/clusters';
 import { makeProject, newBuild, plannedRun, STORES, type TestStore } from './setup/stores';
@@ -46,11 +46,16 @@ describe.each(STORES)('with %s', (_name, start) => {
     return { name, worker };
   }
 
-  async function waiting(in_: string, more: { organisation?: string; pinned?: boolean; runs?: number } = {}) {
+  async function waiting(
+    in_: string,
+    more: { organisation?: string; pinned?: boolean; runs?: number; hostTag?: string } = {},
+  ) {
     const project = await makeProject(db);
-    const { organisation = null, pinned = false, runs = 1 } = more;
+    const { organisation = null, pinned = false, runs = 1, hostTag } = more;
     await sql`update projects set organisation = ${organisation} where name = ${project}`.execute(db);
-    const plans = Array.from({ length: runs }, (_, at) => plannedRun(`work-${at}`));
+    const plans = Array.from({ length: runs }, (_, at) =>
+      plannedRun(`work-${at}`, hostTag === undefined ? {} : { hostTag }),
+    );
     const places = plans.map(() => ({ cluster: in_, placement: { reason: 'a test', pinned } }));
     const build: NewBuild = newBuild(project, { runs: plans, places });
     await createBuild(db, build);
@@ -173,6 +178,28 @@ describe.each(STORES)('with %s', (_name, start) => {
 
       expect(await placeOf(behind.runIds[9]!)).toMatchObject({ cluster: to.name });
     }, 60_000);
+  });
+
+  test('C4 a run that waits for a host moves once another cluster has one; pinned it stays, and so does what its own can serve', async () => {
+    const [from, to] = [await cluster(), await cluster({ kind: 'specialised', organisations: ['acme'] })];
+    const moves = await waiting(from.name, { organisation: 'acme', hostTag: 'GPU-*' });
+    const foreign = await waiting(from.name, { organisation: 'other', hostTag: 'GPU-*' });
+    const pinned = await waiting(from.name, { organisation: 'acme', hostTag: 'GPU-*', pinned: true });
+    const served = await waiting(from.name, { organisation: 'acme', hostTag: 'host' });
+    expect(await moveToHosts(db)).toBe(0);
+    const gpu = { cluster: to.name, name: 'board', worker: randomUUID(), labels: ['gpu-4'] };
+    await recordHost(db, { ...gpu, slots: 1, version: '1', notAccepting: null }, 15_000);
+
+    expect(await moveToHosts(db)).toBe(1);
+
+    expect(await placeOf(moves.runIds[0]!)).toMatchObject({
+      cluster: to.name,
+      reason: expect.stringContaining(`moved from ${from.name}, which has no host that matches host-tag "GPU-*"`),
+    });
+    for (const { runIds } of [foreign, pinned, served]) {
+      expect(await placeOf(runIds[0]!)).toMatchObject({ cluster: from.name });
+    }
+    expect(await moveToHosts(db)).toBe(0);
   });
 
   test('C6 a task from before the moves of its run gets no lease: the news of them would stop its script', async () => {

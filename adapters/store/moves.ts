@@ -3,8 +3,10 @@
 // Called by the orchestrator's sweep, the maintenance of a cluster, and its preview.
 import { sql } from 'kysely';
 import {
+  chooseByHost,
   chooseMove,
   drawAt,
+  hasHost,
   isOpen,
   movedFrom,
   whyForbidden,
@@ -52,46 +54,61 @@ export async function clustersToLeave(db: Database): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
+/** Clusters in which runs wait for a host by its label, and what they ask for. */
+async function listHostTags(db: Database): Promise<{ cluster: string; hostTag: string }[]> {
+  const { rows } = await sql<{ cluster: string; hostTag: string }>`
+    select distinct cluster, host_tag as "hostTag" from runs
+    where state = 'queued' and host_tag is not null and not (placement ->> 'pinned')::boolean`.execute(db);
+  return rows;
+}
+
 /** Where the waiting runs of a cluster could go if it took none. Nothing is changed. */
 export async function planMoves(db: Database, cluster: string): Promise<MovePlan> {
-  return planPage(db, await clusterOffers(db, SILENT_AFTER_MS), { cluster, offset: 0 });
+  const clusters = await clusterOffers(db, SILENT_AFTER_MS);
+  return planPage(db, { clusters, choose: chooseMove }, { cluster, offset: 0 });
 }
 
 interface Page {
   cluster: string;
+  /** Only runs that ask for it. */
+  hostTag?: string;
   /** Runs at the front that were looked at and stay. */
   offset: number;
 }
 
-async function planPage(db: Database, clusters: readonly ClusterOffer[], page: Page): Promise<MovePlan> {
+interface Choosing {
+  clusters: readonly ClusterOffer[];
+  choose: typeof chooseMove;
+}
+
+async function planPage(db: Database, { clusters, choose }: Choosing, page: Page): Promise<MovePlan> {
   const from = clusters.find(({ name }) => name === page.cluster);
   const waiting = await listWaiting(db, page);
   const start = Math.random();
   const plan: MovePlan = { moves: [], stays: [] };
   waiting.forEach((run, position) => {
-    const to = run.placement.pinned ? undefined : whereTo(clusters, run, drawAt(start, position));
-    if (to) plan.moves.push({ run, to: to.cluster, placement: movedFrom(run, to, whyLeft(from)) });
+    const at = { asking: { organisation: run.organisation }, from: run.cluster, draw: drawAt(start, position) };
+    const to = run.placement.pinned ? undefined : choose(clusters, run.spec, at);
+    if (to) plan.moves.push({ run, to: to.cluster, placement: movedFrom(run, to, whyLeft(from, page)) });
     else
       plan.stays.push({ run, why: run.placement.pinned ? 'it names this cluster' : 'no other cluster is open to it' });
   });
   return plan;
 }
 
-function whereTo(clusters: readonly ClusterOffer[], run: WaitingRun, draw: number) {
-  return chooseMove(clusters, run.spec, { asking: { organisation: run.organisation }, from: run.cluster, draw });
-}
-
-function whyLeft(cluster: ClusterOffer | undefined): string {
+function whyLeft(cluster: ClusterOffer | undefined, { hostTag }: Page): string {
+  if (hostTag !== undefined) return `which has no host that matches host-tag "${hostTag}"`;
   if (!cluster) return 'which is not registered any more';
   if (!isOpen(cluster)) return cluster.drain ?? 'which takes no runs now';
   return 'which may not take it any more';
 }
 
-async function listWaiting(db: Database, { cluster, offset }: Page): Promise<WaitingRun[]> {
+async function listWaiting(db: Database, { cluster, hostTag, offset }: Page): Promise<WaitingRun[]> {
   const { rows } = await sql<WaitingRun>`
     select r.id, b.project || '/' || b.number || '/' || r.name as place, r.spec, r.cluster, r.placement, p.organisation
     from runs r join builds b on b.id = r.build_id join projects p on p.name = b.project
     where r.cluster = ${cluster} and r.state = 'queued' and r.cancel_requested_at is null
+      and (${hostTag ?? null}::text is null or r.host_tag = ${hostTag ?? null})
     order by (r.placement ->> 'pinned')::boolean, b.created_at, r.position, r.id
     limit ${PAGE} offset ${offset}`.execute(db);
   return rows;
@@ -104,14 +121,49 @@ async function listWaiting(db: Database, { cluster, offset }: Page): Promise<Wai
 export async function moveWaiting(db: Database, cluster: string): Promise<number> {
   const clusters = await clusterOffers(db, SILENT_AFTER_MS);
   const from = clusters.find(({ name }) => name === cluster);
-  const mayStay = (run: WaitingRun): boolean =>
-    from !== undefined && isOpen(from) && !whyForbidden(from, run.spec, { organisation: run.organisation });
+  const mustLeave = (run: WaitingRun): boolean =>
+    from === undefined ||
+    !isOpen(from) ||
+    whyForbidden(from, run.spec, { organisation: run.organisation }) !== undefined;
+  return movePages(db, { clusters, choose: chooseMove }, { page: { cluster }, mustLeave });
+}
+
+/**
+ * Moves runs that wait for a host which their cluster does not have to a cluster that has it. While none has, they wait
+ * where they are. Idempotent. @returns how many were moved
+ */
+export async function moveToHosts(db: Database): Promise<number> {
+  const pages = await listHostTags(db);
+  if (pages.length === 0) return 0;
+  const clusters = await clusterOffers(db, SILENT_AFTER_MS);
+  let moved = 0;
+  for (const page of pages) {
+    if (isServed(clusters, page)) continue;
+    moved += await movePages(db, { clusters, choose: chooseByHost }, { page, mustLeave: () => true });
+  }
+  return moved;
+}
+
+/** Its own cluster has such a host, or no cluster has: there is nothing to look at, however many wait. */
+function isServed(
+  clusters: readonly ClusterOffer[],
+  { cluster, hostTag }: { cluster: string; hostTag: string },
+): boolean {
+  const having = clusters.filter((one) => isOpen(one) && hasHost(one, hostTag));
+  return having.length === 0 || having.some(({ name }) => name === cluster);
+}
+
+async function movePages(
+  db: Database,
+  choosing: Choosing,
+  { page, mustLeave }: { page: Omit<Page, 'offset'>; mustLeave: (run: WaitingRun) => boolean },
+): Promise<number> {
   let moved = 0;
   let offset = 0;
-  for (let page = 0; page < MAX_PAGES; page += 1) {
-    const { moves, stays } = await planPage(db, clusters, { cluster, offset });
+  for (let count = 0; count < MAX_PAGES; count += 1) {
+    const { moves, stays } = await planPage(db, choosing, { ...page, offset });
     let gone = 0;
-    for (const move of moves) if (!mayStay(move.run) && (await moveOne(db, move))) gone += 1;
+    for (const move of moves) if (mustLeave(move.run) && (await moveOne(db, move))) gone += 1;
     moved += gone;
     offset += moves.length + stays.length - gone;
     if (moves.length + stays.length < PAGE || (moves.length === 0 && stays.every(({ run }) => run.placement.pinned)))
