@@ -86,9 +86,10 @@ export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<numbe
   return moves.length;
 }
 
-/** Tells waiting runs that there is a slot for them now. */
-export async function wakeWaiting({ db, temporal }: OutboxPorts): Promise<void> {
-  for (const run of await runsToWake(db, SILENT_AFTER_MS)) await temporal.wakeRun(run);
+/** Tells waiting runs that there is a slot for them now. @param ageStepMs in which they rise by one priority */
+export async function wakeWaiting({ db, temporal }: OutboxPorts, ageStepMs: number): Promise<void> {
+  const runs = await runsToWake(db, { silentAfterMs: SILENT_AFTER_MS, ageStepMs });
+  for (const run of runs) await temporal.wakeRun(run);
 }
 
 /** Starts the workflow of every maintenance that has none yet. */

@@ -22,6 +22,8 @@ export interface ApiContext {
   maxBodyBytes: number;
   /** Size from which on a log of a run is capped. */
   logCapBytes: number;
+  /** In which waiting runs that get nothing rise by one priority, ms. */
+  ageStepMs: number;
   /** Whether triggers are taken on an address of their own alone. */
   triggersApart: boolean;
   /** Aborted when this process stops: open streams end, and their readers come back to another copy. */

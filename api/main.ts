@@ -51,6 +51,7 @@ function makeContext(settings: Settings, ports: Pick<ApiContext, 'db' | 'tempora
     adminToken: settings.SLIPWAY_ADMIN_TOKEN,
     maxBodyBytes: settings.SLIPWAY_MAX_BODY_BYTES,
     logCapBytes: settings.SLIPWAY_LOG_CAP_BYTES,
+    ageStepMs: settings.SLIPWAY_AGE_STEP_MS,
     triggersApart: settings.SLIPWAY_TRIGGER_LISTEN !== undefined,
   };
 }

@@ -70,7 +70,7 @@ function positionsIn(context: ApiContext, cluster: string): Promise<Map<string, 
   known.set(context, all);
   const before = all.get(cluster);
   if (before && performance.now() - before.at < POSITIONS_MS) return before.positions;
-  const positions = queuePositions(context.db, cluster);
+  const positions = queuePositions(context.db, cluster, context.ageStepMs);
   all.set(cluster, { at: performance.now(), positions });
   positions.catch(() => all.delete(cluster));
   return positions;

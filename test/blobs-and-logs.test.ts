@@ -16,6 +16,7 @@ import { FencedError, recordResult, releaseLease, type Holder } from '../adapter
 import { recordHost } from '../adapters/store/hosts';
 import { requestLease } from '../adapters/store/leases';
 import { locateLog, logsToCompress, replaceChunks } from '../adapters/store/logs';
+import { DEFAULT_TIMING } from '../domain/build-input';
 import { makeBuild, startEmbedded, type EmbeddedProcess } from './setup/stores';
 import { waitFor } from './setup/wait-for';
 
@@ -227,6 +228,7 @@ describe('logs', () => {
       cluster,
       silentAfterMs: 60_000,
       logCapBytes: 1_000_000,
+      ageStepMs: DEFAULT_TIMING.ageStepMs,
     });
     if (lease.kind !== 'granted') throw new Error(lease.kind);
     return { runId, attempt: 1, token: lease.token, cluster };

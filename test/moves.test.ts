@@ -11,6 +11,7 @@ import { requestLease, type GrantedLease, type LeaseAnswer } from '../adapters/s
 import { drainCluster, undrainCluster } from '../adapters/store/maintenance';
 import { clustersToLeave, movesToDeliver, moveToHosts, moveWaiting } from '../adapters/store/moves';
 import { recordWorker, setEnlisted } from '../adapters/store/workers';
+import { DEFAULT_TIMING } from '../domain/build-input';
 import { CreateCluster } from '../domain/schemas/clusters';
 import { makeProject, newBuild, plannedRun, STORES, type TestStore } from './setup/stores';
 
@@ -75,6 +76,7 @@ describe.each(STORES)('with %s', (_name, start) => {
       cluster: at.name,
       silentAfterMs: 15_000,
       logCapBytes: 1_000,
+      ageStepMs: DEFAULT_TIMING.ageStepMs,
       ...(move === undefined ? {} : { move }),
     });
   const placeOf = async (runId: string) => {

@@ -47,6 +47,7 @@ import {
   readRun,
   requestRunCancel,
 } from '../adapters/store/runs';
+import { DEFAULT_TIMING } from '../domain/build-input';
 import { workerQueue } from '../domain/names';
 import type { Cause } from '../domain/schemas/words';
 import { freePort } from './setup/free-port';
@@ -121,6 +122,7 @@ describe.each(STORES)('on %s', (name, start) => {
       cluster: more.cluster ?? (await clusterOf(runId)),
       silentAfterMs: more.silentAfterMs ?? SILENT_AFTER_MS,
       logCapBytes: 1_000_000,
+      ageStepMs: DEFAULT_TIMING.ageStepMs,
     });
 
   async function granted(runId: string, worker: string, attempt = 1): Promise<GrantedLease> {
@@ -779,7 +781,7 @@ describe.each(STORES)('on %s', (name, start) => {
       const worker = await addHost(cluster, 'host', 1);
       const { token } = await granted(first!, worker);
       await requestRunCancel(db, gone!);
-      const queue = async () => [...(await queuePositions(db, cluster))];
+      const queue = async () => [...(await queuePositions(db, cluster, DEFAULT_TIMING.ageStepMs))];
       const inOrder = (ids: (string | undefined)[]) =>
         ids.map((id, at) => [id, { position: at + 1, length: ids.length }]);
 
@@ -787,7 +789,7 @@ describe.each(STORES)('on %s', (name, start) => {
       await recordResult(db, { runId: first!, attempt: 1, cluster, token }, ok);
       await releaseLease(db, { runId: first!, attempt: 1, cluster, token });
       expect(await queue()).toEqual(inOrder([urgent, b.runIds[0], second, b.runIds[1], third, after]));
-      expect(await queuePositions(db, 'nowhere')).toEqual(new Map());
+      expect(await queuePositions(db, 'nowhere', DEFAULT_TIMING.ageStepMs)).toEqual(new Map());
     });
 
     test('C8 the queue of 5,000 runs is put in order in far less than ten seconds', async () => {
@@ -797,7 +799,7 @@ describe.each(STORES)('on %s', (name, start) => {
       for (const _ of range(4)) await makeBuild(db, { cluster, runs });
       const from = Date.now();
 
-      expect((await queuePositions(db, cluster)).size).toBe(5_000);
+      expect((await queuePositions(db, cluster, DEFAULT_TIMING.ageStepMs)).size).toBe(5_000);
       expect(Date.now() - from).toBeLessThan(10_000);
     });
   });

@@ -9,6 +9,7 @@ import { markDispatched } from '../adapters/store/deliveries';
 import { recordHost } from '../adapters/store/hosts';
 import { requestLease } from '../adapters/store/leases';
 import { runsToWake } from '../adapters/store/queue';
+import { DEFAULT_TIMING } from '../domain/build-input';
 import type { HostOffer } from '../domain/placement';
 import { whyWaiting, type ClusterNow, type WaitingRun } from '../domain/waiting';
 import { makeBuild, plannedRun, STORES, type TestStore } from './setup/stores';
@@ -130,6 +131,7 @@ describe.each(STORES)('a run that was told to wait, on %s', (_, start) => {
         cluster,
         silentAfterMs: SILENT_AFTER_MS,
         logCapBytes: 1_000_000,
+        ageStepMs: DEFAULT_TIMING.ageStepMs,
       });
     for (const runId of runIds) expect(await ask(runId)).toMatchObject({ kind: 'waiting' });
     await later(cluster);
@@ -139,7 +141,10 @@ describe.each(STORES)('a run that was told to wait, on %s', (_, start) => {
     recordHost(db, { cluster, slots: 1, version: '1', notAccepting: null, ...more }, SILENT_AFTER_MS);
   const later = (cluster: string) =>
     sql`update runs set asked_at = asked_at - interval '1 minute' where cluster = ${cluster}`.execute(db);
-  const wakes = async (): Promise<string[]> => (await runsToWake(db, SILENT_AFTER_MS)).map((woken) => woken.run);
+  const wakes = async (): Promise<string[]> =>
+    (await runsToWake(db, { silentAfterMs: SILENT_AFTER_MS, ageStepMs: DEFAULT_TIMING.ageStepMs })).map(
+      (woken) => woken.run,
+    );
 
   test('C8 is woken when there is a slot for it, the first in line, once in a while and no other', async () => {
     const { cluster, runIds, ask } = await waitingRuns();

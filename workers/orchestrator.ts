@@ -61,7 +61,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   const running = worker.run();
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
-    every(SWEEP_MS, told, () => wakeWaiting({ db, temporal })),
+    every(SWEEP_MS, told, () => wakeWaiting({ db, temporal }, settings.SLIPWAY_AGE_STEP_MS)),
     every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal, log })),
     every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
   ];

@@ -29,8 +29,8 @@ export interface LeaseRequest {
   silentAfterMs: number;
   /** For a new attempt; one that exists keeps the cap it began with, or its log would not fit together. */
   logCapBytes: number;
-  /** In which a line that gets nothing rises by one priority, ms; default: that of DEFAULT_TIMING. */
-  ageStepMs?: number;
+  /** In which a line that gets nothing rises by one priority, ms. */
+  ageStepMs: number;
 }
 export interface GrantedLease {
   kind: 'granted';

@@ -1,7 +1,6 @@
 // Owns the facts about who waits for slots of a cluster, and the place of each in the queue; domain/queue-order.ts decides.
 // Called inside the transaction that grants a lease, and by the API to say how long a queue is.
 import { sql, type RawBuilder, type Transaction } from 'kysely';
-import { DEFAULT_TIMING } from '../../domain/build-input';
 import { agedPriority, DEFAULT_PRIORITY } from '../../domain/priority';
 import { takeTurns, whoIsNext, type Holdings, type WaitingRun } from '../../domain/queue-order';
 import type { Database } from './connect';
@@ -46,7 +45,7 @@ export interface WaitingRow {
 }
 
 /** @param ageStepMs in which a line that gets nothing rises by one priority */
-export function waitingRun(row: WaitingRow, ageStepMs: number = DEFAULT_TIMING.ageStepMs): WaitingRun {
+export function waitingRun(row: WaitingRow, ageStepMs: number): WaitingRun {
   const { id, project, host_tag: hostTag, waited_ms: waitedMs, unserved_ms: unservedMs, place } = row;
   const priority = place === 1 ? agedPriority(row.priority, unservedMs, ageStepMs) : row.priority;
   return { id, project, hostTag, waitedMs, priority };
@@ -77,17 +76,20 @@ export async function readWaiting(
 /**
  * Waiting runs for which there is a slot now, by the order of the grant; they count as asking, so that the slot is kept
  * for them. Their workflows ask seldom by themselves: each time costs a build some of its history.
- * @param silentAfterMs hosts whose worker was silent for longer have no slots
+ * @param at.silentAfterMs hosts whose worker was silent for longer have no slots
  */
-export async function runsToWake(db: Database, silentAfterMs: number): Promise<(BuildKey & { run: string })[]> {
+export async function runsToWake(
+  db: Database,
+  at: { silentAfterMs: number; ageStepMs: number },
+): Promise<(BuildKey & { run: string })[]> {
   const { rows: clusters } = await sql<{ name: string; most: number | null }>`
     select c.name, c.max_slots_per_project as most from clusters c where c.active and c.drain is null and exists (
       select 1 from runs r where r.cluster = c.name and r.state = 'queued' and r.asked_at is not null)`.execute(db);
   const ids: string[] = [];
   for (const { name, most } of clusters) {
-    const { hosts, freeSlots } = await listOffers(db, name, silentAfterMs);
+    const { hosts, freeSlots } = await listOffers(db, name, at.silentAfterMs);
     if (freeSlots === 0) continue;
-    const { waiting, holdings } = await readLine(db, name, freeSlots);
+    const { waiting, holdings } = await readLine(db, name, { freeSlots, ageStepMs: at.ageStepMs });
     ids.push(...whoIsNext(waiting, { hosts, holdings, maxSlotsPerProject: most }).map((run) => run.id));
   }
   if (ids.length === 0) return [];
@@ -99,9 +101,9 @@ export async function runsToWake(db: Database, silentAfterMs: number): Promise<(
   return rows;
 }
 
-async function readLine(db: Database, cluster: string, freeSlots: number) {
-  const rows = await readWaiting(db, { cluster, except: null, freeSlots, lately: false });
-  return { waiting: rows.map((row) => waitingRun(row)), holdings: await readHoldings(db, cluster) };
+async function readLine(db: Database, cluster: string, at: { freeSlots: number; ageStepMs: number }) {
+  const rows = await readWaiting(db, { cluster, except: null, freeSlots: at.freeSlots, lately: false });
+  return { waiting: rows.map((row) => waitingRun(row, at.ageStepMs)), holdings: await readHoldings(db, cluster) };
 }
 
 /** Slots of a cluster that each project holds now. */
@@ -125,7 +127,11 @@ export interface QueuePosition {
  * the order in which slots are granted when each run can use each of them; what comes later can still come before it.
  * @returns by id of the run
  */
-export async function queuePositions(db: Database, cluster: string): Promise<Map<string, QueuePosition>> {
+export async function queuePositions(
+  db: Database,
+  cluster: string,
+  ageStepMs: number,
+): Promise<Map<string, QueuePosition>> {
   const { rows } = await sql<WaitingRow>`
     select r.id, b.project, r.priority, r.host_tag, ${WAITED},
       (row_number() over (partition by b.project, r.priority, r.host_tag
@@ -136,7 +142,7 @@ export async function queuePositions(db: Database, cluster: string): Promise<Map
       and not exists (select 1 from ${NEEDS} where n.state <> 'finished')
     order by b.created_at, b.id, r.position`.execute(db);
   const turns = takeTurns(
-    rows.map((row) => waitingRun(row)),
+    rows.map((row) => waitingRun(row, ageStepMs)),
     await readHoldings(db, cluster),
   );
   return new Map(turns.map((run, at) => [run.id, { position: at + 1, length: turns.length }]));

@@ -131,6 +131,7 @@ async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdent
     cluster: who.cluster,
     silentAfterMs: SILENT_AFTER_MS,
     logCapBytes: context.logCapBytes,
+    ageStepMs: context.ageStepMs,
   });
   if (answer.kind === 'foreign') throw new WorkerRefusal('foreign-attempt', ask.runId);
   if (answer.kind !== 'granted') return answer;
