@@ -26,7 +26,17 @@ const Settings = z.object({
     .string()
     .min(32)
     .optional()
-    .describe('gateway: what it seals tasks with, shared by all its copies; another one ends running work'),
+    .describe('gateway: what it seals tasks with, shared by all its copies'),
+  SLIPWAY_GATEWAY_SECRET_BEFORE: z
+    .string()
+    .min(32)
+    .optional()
+    .describe('gateway: the secret before that one; what is sealed with it still opens, so that running work goes on'),
+  SLIPWAY_GATEWAY_TLS_CERT: z
+    .string()
+    .optional()
+    .describe('gateway: certificate (PEM, with those between it and the authority); with it workers dial https'),
+  SLIPWAY_GATEWAY_TLS_KEY: z.string().optional().describe('gateway: private key of the certificate (PEM)'),
   SLIPWAY_CLUSTER_KEY: z
     .string()
     .optional()
@@ -104,15 +114,15 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
     ...settings,
     dataDir: resolve(settings.SLIPWAY_DATA_DIR),
     baseUrl: (settings.SLIPWAY_URL ?? `http://${settings.SLIPWAY_LISTEN}`).replace(/\/+$/, ''),
-    gatewayUrl: urlHere(settings.SLIPWAY_GATEWAY_LISTEN),
+    gatewayUrl: urlHere(settings.SLIPWAY_GATEWAY_LISTEN, settings.SLIPWAY_GATEWAY_TLS_CERT ? 'https' : 'http'),
   };
 }
 
 /** How a program on this machine reaches what listens there. */
-export function urlHere(address: string): string {
+export function urlHere(address: string, scheme: 'http' | 'https' = 'http'): string {
   const { host, port } = readListen(address);
   const isEvery = host === '0.0.0.0' || host === '::';
-  return `http://${isEvery ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host}:${port}`;
+  return `${scheme}://${isEvery ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 /** Takes `address:port` apart; an IPv6 address may stand in brackets. */

@@ -13,10 +13,17 @@ export type TokenKind = 'activity' | 'nexus';
 type Holder = Pick<WorkerIdentity, 'cluster' | 'worker'>;
 
 export class TaskTokens {
-  /** @param secret shared by all copies of the gateway, 32 bytes or more; another one makes running work unfinishable */
-  constructor(private readonly secret: Uint8Array) {
-    if (secret.length < MIN_SECRET_BYTES)
-      throw new Error(`the gateway's secret needs ${MIN_SECRET_BYTES} bytes or more`);
+  /**
+   * @param secret shared by all copies of the gateway, 32 bytes or more
+   * @param before what was sealed with that one still opens; without it, running work is unfinishable after a change
+   */
+  constructor(
+    private readonly secret: Uint8Array,
+    private readonly before?: Uint8Array,
+  ) {
+    for (const { length } of before ? [secret, before] : [secret]) {
+      if (length < MIN_SECRET_BYTES) throw new Error(`the gateway's secret needs ${MIN_SECRET_BYTES} bytes or more`);
+    }
   }
 
   seal(kind: TokenKind, holder: Holder, token: Uint8Array): Buffer {
@@ -28,9 +35,10 @@ export class TaskTokens {
     const cut = sealed.length - SEAL_BYTES;
     if (cut <= 0) throw new WorkerRefusal('foreign-token');
     const token = sealed.subarray(0, cut);
-    if (!timingSafeEqual(this.digest(kind, holder, token), sealed.subarray(cut)))
-      throw new WorkerRefusal('foreign-token');
-    return token;
+    const isSealedBy = (secret: Uint8Array): boolean =>
+      timingSafeEqual(this.digest(kind, holder, token, secret), sealed.subarray(cut));
+    if (isSealedBy(this.secret) || (this.before && isSealedBy(this.before))) return token;
+    throw new WorkerRefusal('foreign-token');
   }
 
   /**
@@ -43,8 +51,12 @@ export class TaskTokens {
   }
 
   /** Names of clusters and ids of workers hold no NUL, so no two holders give the same bytes. */
-  private digest(kind: TokenKind | 'key', { cluster, worker }: Holder, bytes: Uint8Array): Buffer {
-    const hmac = createHmac('sha256', this.secret).update(`${kind}\0${cluster}\0${worker}\0`).update(bytes);
+  private digest(
+    kind: TokenKind | 'key',
+    { cluster, worker }: Holder,
+    ...[bytes, secret = this.secret]: [bytes: Uint8Array, secret?: Uint8Array]
+  ): Buffer {
+    const hmac = createHmac('sha256', secret).update(`${kind}\0${cluster}\0${worker}\0`).update(bytes);
     return hmac.digest().subarray(0, SEAL_BYTES);
   }
 }

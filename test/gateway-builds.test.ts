@@ -1,6 +1,7 @@
 // Proves that a cluster's worker builds through the gateway alone: one address, and nothing but the key of its cluster.
 // Real processes, Temporal and Docker.
 import type { Cluster } from '../domain/schemas/clusters';
+import { TEST_TLS } from './setup/certificate';
 import { House, oneRun } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
@@ -30,6 +31,24 @@ test('C2 C3 B4 a build passes through the gateway, which is killed and started a
   expect(await house.logOf('through', 1, 'work')).toBe(Array.from({ length: 20 }, (_, at) => `${at + 1}\n`).join(''));
   const starts = await house.request('GET', run.artifacts[0]!.url);
   expect(await starts.text()).toBe('started\n');
+}, 120_000);
+
+test('C3 a build goes on over a change of the secret of the gateway, as long as the one before is named', async () => {
+  await house.project('sealed', oneRun('#!/bin/sh\nsleep 4'));
+  await house.trigger('sealed');
+  await house.runIn('running', 'sealed', 1, 'work');
+
+  await house.kill9('gateway');
+  house.add('gateway', 'gateway', {
+    SLIPWAY_GATEWAY_SECRET: 'the next secret of the gateway, for tests only',
+    SLIPWAY_GATEWAY_SECRET_BEFORE: 'a secret of the gateway, for tests only',
+  });
+  await house.start('gateway');
+
+  expect((await house.finished('sealed', 1)).status).toBe('passed');
+  const { attempts } = await house.run('sealed', 1, 'work');
+  expect(attempts.map(({ cause }) => cause)).toEqual(['ok']);
+  expect(house.wholeLog('gateway')).not.toContain('foreign-token');
 }, 120_000);
 
 test('C3 a cancel reaches a container through the gateway', async () => {
@@ -72,3 +91,34 @@ test('C3 a key that is revoked cuts its holder off; with another key of the clus
 
   expect((await house.finished('rekeyed', 1, 90_000)).status).toBe('passed');
 }, 180_000);
+
+test('C3 C2 workers reach the gateway by TLS, with an authority of their own, and log, artifact and cancel come through', async () => {
+  const secure = await House.open({ gateway: { tls: TEST_TLS } });
+  try {
+    await secure.project('secure', oneRun('#!/bin/sh\necho safe | tee /archive/file'));
+    await secure.project('cancelled', oneRun(WAITS));
+    await secure.trigger('secure');
+    await secure.trigger('cancelled');
+
+    expect((await secure.finished('secure', 1)).status).toBe('passed');
+    expect(await secure.logOf('secure', 1, 'work')).toBe('safe\n');
+    expect((await secure.run('secure', 1, 'work')).artifacts.map(({ path }) => path)).toEqual(['file']);
+    await secure.runIn('running', 'cancelled', 1, 'work');
+    await secure.call('POST', '/v1/projects/cancelled/builds/1/cancel');
+    expect((await secure.finished('cancelled', 1)).status).toBe('cancelled');
+  } finally {
+    await secure.stop();
+  }
+}, 180_000);
+
+test.each([
+  ['a certificate without its key', { SLIPWAY_GATEWAY_TLS_CERT: TEST_TLS.cert }, /set both of them or none/],
+  [
+    'what is no certificate',
+    { SLIPWAY_GATEWAY_TLS_CERT: 'no certificate', SLIPWAY_GATEWAY_TLS_KEY: TEST_TLS.key },
+    /not a certificate and its key in PEM/,
+  ],
+])('C3 a gateway with %s does not start, and says why', async (_what, env, why) => {
+  house.add('unsafe', 'gateway', env);
+  await expect(house.start('unsafe')).rejects.toThrow(why);
+});

@@ -574,7 +574,7 @@ describe('the port of the gateway', () => {
     const text = await new Promise((done, fail) => {
       const request = httpsGet(
         `https://${secure.address}/v1/x`,
-        { ca: TEST_TLS.cert, servername: 'localhost' },
+        { ca: TEST_TLS.ca, servername: 'localhost' },
         (answer) => answer.setEncoding('utf8').on('data', done),
       );
       request.on('error', fail);

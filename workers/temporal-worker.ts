@@ -1,6 +1,8 @@
 // Owns what both kinds of Temporal worker share: the connection, waited for, and the SDK's logs in ours.
 // Called by orchestrator.ts and cluster.ts.
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { rootCertificates } from 'node:tls';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { DefaultLogger, NativeConnection, Runtime, makeTelemetryFilterString } from '@temporalio/worker';
 import type { Logger } from 'pino';
@@ -66,7 +68,14 @@ export function serverOf({ SLIPWAY_SERVER: given, baseUrl, gatewayUrl }: Setting
 function addressOf(gateway: string): ConnectionOptions {
   const { protocol, hostname, port } = new URL(gateway);
   const isSecure = protocol === 'https:';
-  return { address: `${hostname}:${port || (isSecure ? 443 : 80)}`, tls: isSecure };
+  return { address: `${hostname}:${port || (isSecure ? 443 : 80)}`, tls: isSecure && trusted() };
+}
+
+/** As Node does for HTTPS: the usual authorities, and those of NODE_EXTRA_CA_CERTS. */
+function trusted(): true | { serverRootCACertificate: Buffer } {
+  const extra = process.env['NODE_EXTRA_CA_CERTS'];
+  if (!extra) return true;
+  return { serverRootCACertificate: Buffer.from([...rootCertificates, readFileSync(extra, 'utf8')].join('\n')) };
 }
 
 function keepSigned(

@@ -184,9 +184,9 @@ export class RawCaller {
   constructor(
     address: string,
     private readonly authorization: string | undefined,
-    tls?: { cert: string },
+    tls?: { ca: string },
   ) {
-    const trust = tls ? credentials.createSsl(Buffer.from(tls.cert)) : credentials.createInsecure();
+    const trust = tls ? credentials.createSsl(Buffer.from(tls.ca)) : credentials.createInsecure();
     this.client = new Client(address, trust, {
       'grpc.use_local_subchannel_pool': 1,
       ...(tls ? { 'grpc.ssl_target_name_override': 'localhost' } : {}),

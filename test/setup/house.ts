@@ -1,7 +1,7 @@
 // Owns a whole Slipway for a test: real processes on free ports in a folder of its own, each killable by name.
 // Called by scenario tests. Everything it started is ended by `stop`, by pid.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import Dockerode from 'dockerode';
@@ -37,7 +37,7 @@ export interface HouseOptions {
   apis?: number;
   slots?: number;
   /** Workers know one address alone, that of a gateway. */
-  gateway?: boolean;
+  gateway?: boolean | { tls: { ca: string; cert: string; key: string } };
   /** Temporal does not push cancellations to workers. */
   withoutPush?: boolean;
   /** For single roles, once the addresses of API and Temporal are known. */
@@ -99,7 +99,7 @@ export class House {
       this.members.set(name, { role: 'api', env: { ...env, SLIPWAY_LISTEN: `127.0.0.1:${port}` } });
     });
     const roleEnv = await options.roleEnv?.({ url: this.url, temporal: this.temporal.address, dir: this.dir });
-    const gateway = options.gateway ? await this.addGateway(env) : {};
+    const gateway = options.gateway ? await this.addGateway(env, options.gateway) : {};
     this.members.set('orchestrator', { role: 'orchestrator', env: { ...env, ...roleEnv?.orchestrator } });
     this.members.set('worker', { role: 'worker', env: { ...env, ...gateway, ...roleEnv?.worker } });
     const names = [...this.members]
@@ -135,12 +135,21 @@ export class House {
   }
 
   /** @returns what its workers need to know in place of the other addresses */
-  private async addGateway(env: Env): Promise<Env> {
+  private async addGateway(env: Env, wish: true | { tls: { ca: string; cert: string; key: string } }): Promise<Env> {
     const listen = `127.0.0.1:${await freePort()}`;
     const own = { SLIPWAY_GATEWAY_LISTEN: listen, SLIPWAY_GATEWAY_SECRET: 'a secret of the gateway, for tests only' };
-    this.gatewayUrl = `http://${listen}`;
-    this.members.set('gateway', { role: 'gateway', env: { ...env, ...own } });
-    return { SLIPWAY_SERVER: this.gatewayUrl, TEMPORAL_ADDRESS: '' };
+    this.gatewayUrl = `${wish === true ? 'http' : 'https'}://${listen}`;
+    const workers = { SLIPWAY_SERVER: this.gatewayUrl, TEMPORAL_ADDRESS: '' };
+    if (wish === true) {
+      this.members.set('gateway', { role: 'gateway', env: { ...env, ...own } });
+      return workers;
+    }
+    const { ca, cert, key } = wish.tls;
+    const secure = { SLIPWAY_GATEWAY_TLS_CERT: cert, SLIPWAY_GATEWAY_TLS_KEY: key };
+    this.members.set('gateway', { role: 'gateway', env: { ...env, ...own, ...secure } });
+    const caFile = join(this.dir, 'authority.pem');
+    writeFileSync(caFile, ca);
+    return { ...workers, NODE_EXTRA_CA_CERTS: caFile };
   }
 
   /** Gives a worker of cluster `local` a new key, with which it starts again. */
@@ -177,16 +186,12 @@ export class House {
     if (options.wait === false) return;
     let isReady = false;
     child.once('message', () => (isReady = true));
-    await waitFor(() => isReady || (child.exitCode !== null && this.fail(name)), {
-      what: `${name} is ready`,
-      timeoutMs: 60_000,
-    }).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${this.log(name)}`);
-    });
-  }
-
-  private fail(name: string): never {
-    throw new Error(`${name} ended: ${this.log(name)}`);
+    await waitFor(() => isReady || child.exitCode !== null, { what: `${name} is ready`, timeoutMs: 60_000 }).catch(
+      (error: unknown) => {
+        throw new Error(`${String(error)}\n${this.log(name)}`);
+      },
+    );
+    if (!isReady) throw new Error(`${name} ended: ${this.log(name)}`);
   }
 
   /** SIGKILL, and waits until the process is gone. */
