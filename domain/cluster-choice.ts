@@ -87,22 +87,21 @@ export function chooseMove(
 }
 
 /**
- * Finds another cluster for a waiting run that asks for a host which its own cluster has not, and the other has.
- * @returns undefined: it asks for none, its own has one, or no other that is open to it has
+ * Finds another cluster for a waiting run whose own cluster has no host for it, and the other has.
+ * @returns undefined: its own has one, or no other that is open to it has
  */
 export function chooseByHost(
   clusters: readonly ClusterOffer[],
   run: ClusterAsk,
   at: { asking: Asking; from: string; draw: number },
 ): { cluster: string; reason: string } | undefined {
-  const { hostTag } = run;
-  const having = hostTag === undefined ? [] : clusters.filter((cluster) => hasHost(cluster, hostTag));
+  const having = clusters.filter((cluster) => hasHost(cluster, run.hostTag));
   return having.some(({ name }) => name === at.from) ? undefined : chooseMove(having, run, at);
 }
 
-/** @param hostTag glob over host name and labels */
-export function hasHost(cluster: ClusterOffer, hostTag: string): boolean {
-  return cluster.hosts.some((host) => matchesTag(host, hostTag));
+/** @param hostTag glob over host name and labels; undefined: any host will do */
+export function hasHost(cluster: ClusterOffer, hostTag: string | undefined): boolean {
+  return cluster.hosts.some((host) => hostTag === undefined || matchesTag(host, hostTag));
 }
 
 /** Where a run is once it has been moved. @param why it had to leave */

@@ -204,6 +204,26 @@ describe.each(STORES)('with %s', (_name, start) => {
     expect(await moveToHosts(db)).toBe(0);
   });
 
+  test('C6 what waits in a cluster whose workers are all away moves to one that has some; while none has, it waits', async () => {
+    const [from, to] = [await cluster(), await cluster()];
+    const { runIds } = await waiting(from.name, { runs: 3 });
+    const pinned = await waiting(from.name, { pinned: true });
+    await sql`update hosts set last_seen_at = now() - interval '1 hour'`.execute(db);
+    expect(await moveToHosts(db)).toBe(0);
+    const back = { cluster: to.name, name: 'host', worker: to.worker, labels: [], slots: 4, version: '1' };
+    await recordHost(db, { ...back, notAccepting: null }, 15_000);
+
+    expect(await moveToHosts(db)).toBe(3);
+
+    for (const id of runIds) {
+      expect(await placeOf(id)).toMatchObject({
+        cluster: to.name,
+        reason: expect.stringContaining(`moved from ${from.name}, whose workers are all away`),
+      });
+    }
+    expect(await placeOf(pinned.runIds[0]!)).toMatchObject({ cluster: from.name });
+  });
+
   test('C6 a task from before the moves of its run gets no lease: the news of them would stop its script', async () => {
     const [a, b] = [await cluster(), await cluster()];
     const { runIds } = await waiting(a.name);

@@ -54,11 +54,17 @@ export async function clustersToLeave(db: Database): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
-/** Clusters in which runs wait for a host by its label, and what they ask for. */
-async function listHostTags(db: Database): Promise<{ cluster: string; hostTag: string }[]> {
-  const { rows } = await sql<{ cluster: string; hostTag: string }>`
+interface Asked {
+  cluster: string;
+  /** Null: any host will do. */
+  hostTag: string | null;
+}
+
+/** Clusters in which runs wait that did not ask for them, and for which hosts. */
+async function listAsked(db: Database): Promise<Asked[]> {
+  const { rows } = await sql<Asked>`
     select distinct cluster, host_tag as "hostTag" from runs
-    where state = 'queued' and host_tag is not null and not (placement ->> 'pinned')::boolean`.execute(db);
+    where state = 'queued' and not (placement ->> 'pinned')::boolean`.execute(db);
   return rows;
 }
 
@@ -70,8 +76,8 @@ export async function planMoves(db: Database, cluster: string): Promise<MovePlan
 
 interface Page {
   cluster: string;
-  /** Only runs that ask for it. */
-  hostTag?: string;
+  /** Only runs that ask for it, or for none. */
+  hostTag?: string | null;
   /** Runs at the front that were looked at and stay. */
   offset: number;
 }
@@ -97,6 +103,7 @@ async function planPage(db: Database, { clusters, choose }: Choosing, page: Page
 }
 
 function whyLeft(cluster: ClusterOffer | undefined, { hostTag }: Page): string {
+  if (hostTag === null) return 'whose workers are all away';
   if (hostTag !== undefined) return `which has no host that matches host-tag "${hostTag}"`;
   if (!cluster) return 'which is not registered any more';
   if (!isOpen(cluster)) return cluster.drain ?? 'which takes no runs now';
@@ -108,7 +115,7 @@ async function listWaiting(db: Database, { cluster, hostTag, offset }: Page): Pr
     select r.id, b.project || '/' || b.number || '/' || r.name as place, r.spec, r.cluster, r.placement, p.organisation
     from runs r join builds b on b.id = r.build_id join projects p on p.name = b.project
     where r.cluster = ${cluster} and r.state = 'queued' and r.cancel_requested_at is null
-      and (${hostTag ?? null}::text is null or r.host_tag = ${hostTag ?? null})
+      and (${hostTag === undefined} or r.host_tag is not distinct from ${hostTag ?? null}::text)
     order by (r.placement ->> 'pinned')::boolean, b.created_at, r.position, r.id
     limit ${PAGE} offset ${offset}`.execute(db);
   return rows;
@@ -129,11 +136,11 @@ export async function moveWaiting(db: Database, cluster: string): Promise<number
 }
 
 /**
- * Moves runs that wait for a host which their cluster does not have to a cluster that has it. While none has, they wait
- * where they are. Idempotent. @returns how many were moved
+ * Moves runs whose cluster has no host for them, e.g. since its workers are all away, to a cluster that has one. While none
+ * has, they wait where they are. Idempotent. @returns how many were moved
  */
 export async function moveToHosts(db: Database): Promise<number> {
-  const pages = await listHostTags(db);
+  const pages = await listAsked(db);
   if (pages.length === 0) return 0;
   const clusters = await clusterOffers(db, SILENT_AFTER_MS);
   let moved = 0;
@@ -145,11 +152,8 @@ export async function moveToHosts(db: Database): Promise<number> {
 }
 
 /** Its own cluster has such a host, or no cluster has: there is nothing to look at, however many wait. */
-function isServed(
-  clusters: readonly ClusterOffer[],
-  { cluster, hostTag }: { cluster: string; hostTag: string },
-): boolean {
-  const having = clusters.filter((one) => isOpen(one) && hasHost(one, hostTag));
+function isServed(clusters: readonly ClusterOffer[], { cluster, hostTag }: Asked): boolean {
+  const having = clusters.filter((one) => isOpen(one) && hasHost(one, hostTag ?? undefined));
   return having.length === 0 || having.some(({ name }) => name === cluster);
 }
 
