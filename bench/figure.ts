@@ -42,7 +42,8 @@ export interface Row {
   ours: number[];
   /** The same on the bare engine, one value a repeat. */
   floor?: number[];
-  goal: Goal;
+  /** Left out: a figure to know, without a promise. */
+  goal?: Goal;
 }
 
 export interface Figure {

@@ -9,7 +9,8 @@ export interface Judged {
   floor: Spread | undefined;
   /** Median of ours over median of the floor. */
   ratio: number | undefined;
-  met: boolean;
+  /** Undefined: there is no goal. */
+  met: boolean | undefined;
 }
 
 /** @throws RangeError for a goal that names the floor without one */
@@ -19,7 +20,8 @@ export function judge(row: Row): Judged {
   return { row, ours, floor, ratio: floor && ours.median / floor.median, met: isMet(row.goal, ours, floor) };
 }
 
-function isMet(goal: Goal, ours: Spread, floor: Spread | undefined): boolean {
+function isMet(goal: Goal | undefined, ours: Spread, floor: Spread | undefined): boolean | undefined {
+  if (!goal) return undefined;
   if (goal.kind === 'at-most') return ours.median <= goal.value;
   if (!floor) throw new RangeError(`goal ${goal.kind} needs a floor`);
   switch (goal.kind) {
@@ -43,9 +45,7 @@ export function toJson({ row, ours, floor, ratio, met }: Judged): string {
     floor: floor ? rounded(floor.median) : null,
     floorRange: floor ? [floor.least, floor.most].map(rounded) : null,
     ratio: ratio === undefined ? null : rounded(ratio),
-    goal: row.goal.kind,
-    target: row.goal.value,
-    met,
+    ...(row.goal ? { goal: row.goal.kind, target: row.goal.value, met } : {}),
     count: ours.count,
   });
 }
@@ -73,8 +73,8 @@ function cellsOf({ row, ours, floor, ratio, met }: Judged): string[] {
     words(ours, row.unit),
     floor ? words(floor, row.unit) : '',
     ratio === undefined ? '' : ratio.toFixed(2),
-    targetOf(row.goal, row.unit),
-    met ? 'met' : 'not met',
+    row.goal ? targetOf(row.goal, row.unit) : '',
+    met === undefined ? '' : met ? 'met' : 'not met',
   ];
 }
 

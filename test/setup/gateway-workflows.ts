@@ -1,4 +1,4 @@
-// Owns the workflows of gateway.test.ts: one activity on the queue that the test names, or many at once.
+// Owns the workflow of tests that need no more than one activity on a queue.
 // Bundled by the test; runs inside Temporal's sandbox.
 import { ActivityCancellationType, proxyActivities } from '@temporalio/workflow';
 
@@ -20,21 +20,4 @@ export async function oneActivity({ queue, name, argument, heartbeatTimeoutMs }:
     retry: { maximumAttempts: 1 },
   });
   return activities[name]!(argument);
-}
-
-export async function manyActivities({
-  queue,
-  name,
-  count,
-}: {
-  queue: string;
-  name: string;
-  count: number;
-}): Promise<void> {
-  const activities = proxyActivities<Activities>({
-    taskQueue: queue,
-    startToCloseTimeout: '5 minutes',
-    retry: { maximumAttempts: 1 },
-  });
-  await Promise.all(Array.from({ length: count }, () => activities[name]!()));
 }
