@@ -1,7 +1,17 @@
 // Owns the build: TypeScript to dist/, the workflows bundled once, the page. Each part is made only when its sources changed.
 // Called as `npm run build` and, before anything runs, by start.mjs, test.mjs and Jest's global set-up.
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { ensureDependencies, ensureNode, ROOT, runScript, runStep, say } from './setup.mjs';
@@ -49,6 +59,8 @@ await runScript(async () => {
 
 async function compile() {
   runStep('build program', [process.execPath, join(PACKAGES, 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
+  // npx links to it, and makes it executable only the first time that it sees this folder.
+  chmodSync(join(DIST, 'cli', 'main.js'), 0o755);
   // What was deleted or renamed in the sources must not be found by anything that lists dist/.
   for (const folder of CODE) {
     for (const file of filesBelow(join('dist', folder))) {

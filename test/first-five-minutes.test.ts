@@ -2,7 +2,7 @@
 // Real npm, real Temporal CLI, real Docker.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { BuildList } from '../domain/schemas/api';
@@ -104,6 +104,8 @@ test('S1 a second npm start installs nothing, and the first build is still there
 }, 300_000);
 
 test('S1 npx slipway works in the folder', () => {
+  // npx knows folders that it has seen, and runs what lies there as it is, e.g. after another clone to the same place.
+  expect(statSync(join(clone, 'dist', 'cli', 'main.js')).mode & 0o111).toBe(0o111);
   const output = execFileSync('npx', ['slipway', 'plan', 'examples/hello'], { cwd: clone, env, encoding: 'utf8' });
 
   expect(output).toContain('trigger main: 4 runs');
