@@ -18,7 +18,7 @@ export interface JobPorts {
   heartbeatMs: number;
   /** Aborted when this process goes away now: every supervisor lets go, and says from where the container is adopted. */
   leaving: AbortSignal;
-  log: { warn(facts: object, message: string): void };
+  log: Record<'info' | 'warn', (facts: object, message: string) => void>;
 }
 
 /** Both do the same: what is there is adopted, what is not is started unless it may have been started before. */
@@ -31,7 +31,11 @@ export function makeJobActivities(ports: JobPorts): JobActivities {
 
 async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
   const context = Context.current();
-  const orders = readOrders(context, input.cancel === true);
+  const { runId, attempt } = input;
+  const orders = readOrders(context, {
+    isCancelled: input.cancel === true,
+    told: () => ports.log.info({ runId, attempt }, 'told to cancel this attempt'),
+  });
   const leave = (): void => orders.abortDetach.abort();
   if (ports.leaving.aborted) leave();
   else ports.leaving.addEventListener('abort', leave, { once: true });
@@ -58,11 +62,15 @@ interface OrderSignals {
   abortDetach: AbortController;
 }
 
-function readOrders(context: Context, isCancelled: boolean): OrderSignals {
+function readOrders(context: Context, at: { isCancelled: boolean; told: () => void }): OrderSignals {
   const detach = new AbortController();
   const cancel = new AbortController();
-  if (isCancelled) cancel.abort();
-  const read = (): void => (context.cancellationDetails?.cancelRequested ? cancel : detach).abort();
+  if (at.isCancelled) cancel.abort();
+  const read = (): void => {
+    if (!context.cancellationDetails?.cancelRequested) return detach.abort();
+    at.told();
+    cancel.abort();
+  };
   if (context.cancellationSignal.aborted) read();
   else context.cancellationSignal.addEventListener('abort', read, { once: true });
   return { detach: detach.signal, cancel: cancel.signal, abortDetach: detach };

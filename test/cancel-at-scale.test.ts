@@ -41,6 +41,19 @@ async function beginAll(project: string): Promise<number[]> {
 const runsOf = async (project: string, builds: number[]) =>
   (await Promise.all(builds.map((number, at) => house.build(`${project}-${at}`, number)))).flatMap(({ runs }) => runs);
 
+/** From the log of the worker, when it was told of each attempt. @returns ms after `fromMs`, in rising order */
+function workerToldAfter(fromMs: number): number[] {
+  const lines = house
+    .wholeLog('worker')
+    .split('\n')
+    .filter((line) => line.includes('told to cancel this attempt'));
+  const after = lines.map((line) => Date.parse((JSON.parse(line) as { time: string }).time) - fromMs);
+  return after.filter((ms) => ms >= 0).toSorted((a, b) => a - b);
+}
+
+const sayWhen = (sorted: readonly number[], share: number): string =>
+  `${((sorted[Math.ceil(sorted.length * share) - 1] ?? NaN) / 1_000).toFixed(1)} s`;
+
 /** Reads from each script when it was told. @returns ms after `from`, in rising order */
 async function toldAfter(project: string, builds: number[], fromMs: number): Promise<number[]> {
   const after: number[] = [];
@@ -71,6 +84,7 @@ test.each([
     const startedS = (Date.now() - began) / 1_000;
 
     const from = uptimeMs();
+    const fromMs = Date.now();
     if (how === 'cluster') await house.operated('POST', '/v1/clusters/local/cancel');
     else
       await Promise.all(
@@ -84,11 +98,13 @@ test.each([
     });
     const overMs = uptimeMs() - from;
     const told = await toldAfter(project, builds, from);
-    const at = (share: number): string => `${((told[Math.ceil(told.length * share) - 1] ?? NaN) / 1_000).toFixed(1)} s`;
+    const worker = workerToldAfter(fromMs);
     process.stdout.write(
-      `cancel of ${how} with ${COUNT} running (started in ${startedS.toFixed(0)} s): told half ${at(0.5)}, 95 % ${at(0.95)}, ` +
-        `all ${at(1)}; all finished ${(overMs / 1_000).toFixed(1)} s\n`,
+      `cancel of ${how} with ${COUNT} running (started in ${startedS.toFixed(0)} s): worker told half ${sayWhen(worker, 0.5)}, ` +
+        `all ${sayWhen(worker, 1)}; scripts half ${sayWhen(told, 0.5)}, 95 % ${sayWhen(told, 0.95)}, all ${sayWhen(told, 1)}; ` +
+        `all finished ${(overMs / 1_000).toFixed(1)} s\n`,
     );
+    expect(worker).toHaveLength(COUNT);
     expect(told).toHaveLength(COUNT);
     expect((await runsOf(project, builds)).map(({ outcome }) => outcome)).toEqual(Array.from(told, () => 'cancelled'));
   },

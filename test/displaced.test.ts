@@ -92,7 +92,7 @@ beforeAll(async () => {
     held: new Map(),
     heartbeatMs: 500,
     leaving: new AbortController().signal,
-    log: { warn: () => undefined },
+    log: { info: () => undefined, warn: () => undefined },
   });
   const connection = await NativeConnection.connect({ address: temporal.address });
   const job = (): Promise<unknown> => activities.runJob({ runId: RUN, run: 'r', attempt: 1 });
