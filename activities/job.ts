@@ -1,5 +1,5 @@
 // Owns the two activities of a cluster worker, runJob and reattach: lease, heartbeat, and what a cancellation means.
-// Registered by workers/cluster.ts. A cancellation is not one thing: only a request stops the container;
+// Registered by workers/cluster-worker.ts. A cancellation is not one thing: only a request stops the container;
 // a time-out, a shutdown, a pause, a reset or a lost task lets it live, and the next supervisor adopts it.
 import { CancelledFailure, Context } from '@temporalio/activity';
 import { containerName, workerQueue } from '../domain/names';

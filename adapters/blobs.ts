@@ -101,15 +101,15 @@ async function openIn(path: string) {
 }
 
 function translate(error: unknown, key: string): Error {
-  const { code, message } = error as NodeJS.ErrnoException;
+  const { code, errno, message } = error as NodeJS.ErrnoException;
+  // Not of the file system, but of where the bytes come from.
+  if (errno === undefined) return error instanceof Error ? error : new BlobError('io', String(error));
   switch (code) {
     case 'ENOSPC':
     case 'EDQUOT':
       return new BlobError('disk-full', `no space left to store ${key}`, { cause: error });
     case 'ENOENT':
       return new BlobError('not-found', `${key} is not in the blob store`, { cause: error });
-    case undefined:
-      return error instanceof Error ? error : new BlobError('io', String(error));
     default:
       return new BlobError('io', `blob ${key}: ${message}`, { cause: error });
   }

@@ -27,7 +27,7 @@ export function publicPartOf(privateKey: string): PublicKey {
   return publicKey;
 }
 
-function readPrivateKey(text: string): z.infer<typeof PrivateKey> {
+export function readPrivateKey(text: string): z.infer<typeof PrivateKey> {
   const read = PrivateKey.safeParse(parseJson(text));
   if (read.success) return read.data;
   throw new Error(

@@ -1,5 +1,5 @@
 // Owns the Docker engine: the one door to dockerode. Containers are made detached under names that we can find again.
-// Called by workers/cluster.ts, which hands it to the activities as an Engine.
+// Called by workers/cluster-worker.ts, which hands it to the activities as an Engine.
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type Dockerode from 'dockerode';

@@ -1,5 +1,5 @@
 // Owns the patience with an engine that is away, as when it is restarted: containers live on, and every call may be repeated.
-// Wrapped around an Engine by workers/cluster.ts.
+// Wrapped around an Engine by workers/cluster-worker.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EngineError, type Engine } from './engine';
 

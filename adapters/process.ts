@@ -16,9 +16,9 @@ const SAME_SIGNAL_MS = 500;
 
 /**
  * Runs a role until SIGTERM, SIGINT or the end of its supervisor (the IPC channel closes).
- * Tells the supervisor `ready` once `start` has resolved.
+ * Tells the supervisor `ready` once `start` has resolved; `start` may end the process by itself.
  */
-export function runProcess(role: string, start: (log: Logger) => Promise<Running>): void {
+export function runProcess(role: string, start: (log: Logger, end: (why: string) => void) => Promise<Running>): void {
   const log = makeLogger(role);
   let running: Running | undefined;
   let stopping = false;
@@ -52,7 +52,7 @@ export function runProcess(role: string, start: (log: Logger) => Promise<Running
   process.on('SIGTERM', () => onSignal('SIGTERM'));
   process.on('SIGINT', () => onSignal('SIGINT'));
   process.on('disconnect', () => stop('supervisor is gone'));
-  start(log).then(
+  start(log, stop).then(
     (started) => {
       running = started;
       log.info('ready');

@@ -2,7 +2,7 @@
 // Called by the entry points (api, workers, cli) only; nothing else reads process.env.
 import { readFileSync } from 'node:fs';
 import { cpus, hostname } from 'node:os';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { DEFAULT_TIMING } from '../domain/build-input';
 
@@ -65,6 +65,11 @@ const Settings = z.object({
     .string()
     .optional()
     .describe('worker: folder of its id and of the runs; default: worker/ in the data folder'),
+  SLIPWAY_RELEASE_KEYS: z
+    .string()
+    .regex(/^(?:[\w-]{43}(?:,[\w-]{43})*)?$/, 'write public keys of 43 characters each, separated by commas')
+    .default('')
+    .describe('worker: public keys of whose releases it takes when its cluster is pinned to one; empty: it takes none'),
   SLIPWAY_MIN_FREE_BYTES: z.coerce
     .number()
     .int()
@@ -90,7 +95,13 @@ const Settings = z.object({
   SLIPWAY_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
-export type Settings = z.infer<typeof Settings> & { dataDir: string; baseUrl: string; gatewayUrl: string };
+export type Settings = z.infer<typeof Settings> & {
+  dataDir: string;
+  baseUrl: string;
+  gatewayUrl: string;
+  workerDir: string;
+  releaseKeys: string[];
+};
 
 /** A setting is missing or malformed. The message names every one, one a line. */
 export class SettingsError extends Error {}
@@ -110,9 +121,12 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
     throw new SettingsError(read.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('\n'));
   }
   const settings = read.data;
+  const dataDir = resolve(settings.SLIPWAY_DATA_DIR);
   return {
     ...settings,
-    dataDir: resolve(settings.SLIPWAY_DATA_DIR),
+    dataDir,
+    workerDir: settings.SLIPWAY_WORKER_DIR ?? join(dataDir, 'worker'),
+    releaseKeys: settings.SLIPWAY_RELEASE_KEYS.split(',').filter((key) => key !== ''),
     baseUrl: (settings.SLIPWAY_URL ?? `http://${settings.SLIPWAY_LISTEN}`).replace(/\/+$/, ''),
     gatewayUrl: urlHere(settings.SLIPWAY_GATEWAY_LISTEN, settings.SLIPWAY_GATEWAY_TLS_CERT ? 'https' : 'http'),
   };

@@ -68,6 +68,14 @@ export class WorkerApi {
     return this.read(shapes.LeaseReply, { method: 'POST', path: '/v1/worker/lease', json: ask, signal });
   }
 
+  /** The bytes of the release that the cluster is pinned to. Asked once. @throws Error when there is no answer */
+  async openRelease(signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+    const headers = { authorization: `Bearer ${await this.shownToken()}` };
+    const response = await fetch(`${this.server}/v1/worker/release`, { method: 'POST', headers, signal });
+    if (response.ok && response.body) return response.body as AsyncIterable<Uint8Array>;
+    throw new Error(detailOf(await response.text()) ?? `HTTP ${response.status}`);
+  }
+
   /** Asked once, since the list ages: a server that is away is asked again with a new one. @throws when it is */
   async orphans(list: z.infer<typeof shapes.RemainsList>, signal?: AbortSignal): Promise<shapes.AttemptKey[]> {
     const answer = await this.tryOnce({ method: 'POST', path: '/v1/worker/orphans', json: list, signal });

@@ -15,6 +15,7 @@ import { healthRoutes } from './routes/health';
 import { logRoutes } from './routes/logs';
 import { maintenanceRoutes } from './routes/maintenance';
 import { projectRoutes } from './routes/projects';
+import { releaseRoutes } from './routes/releases';
 import { tokenRoutes } from './routes/tokens';
 import { triggerRoutes } from './routes/trigger';
 import { workerRoutes } from './routes/worker';
@@ -27,6 +28,7 @@ export function makeApp(context: ApiContext): Express {
   const app = makeBare(context);
   app.use(healthRoutes(context));
   app.use(workerRoutes(context), clusterRoutes(context), maintenanceRoutes(context), tokenRoutes(context));
+  app.use(releaseRoutes(context));
   app.use(projectRoutes(context), buildRoutes(context), logRoutes(context), artifactRoutes(context));
   if (!context.triggersApart) app.use(triggerRoutes(context));
   app.use('/v1', unknownRoute);
@@ -66,7 +68,7 @@ function makeBare(context: ApiContext): Express {
 }
 
 /** Their bodies are bytes, whatever content type a client names. */
-const TAKES_BYTES = /^\/v1\/worker\/attempts\/[^/]+\/[^/]+\/(?:log|artifacts)$/;
+const TAKES_BYTES = /^\/v1\/(?:worker\/attempts\/[^/]+\/[^/]+\/(?:log|artifacts)|clusters\/[^/]+\/release)$/;
 
 /** A body in any other format is refused: ignored, it would trigger a build without the parameters that it names. */
 function readJson(limit: number): RequestHandler {

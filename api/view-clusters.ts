@@ -2,8 +2,10 @@
 // Called by the routes of clusters and tokens.
 import type { ClusterRow, KeyRow } from '../adapters/store/clusters';
 import type { TokenRow } from '../adapters/store/tokens';
+import type { PinnedRelease } from '../adapters/store/tables';
 import type { WorkerRow } from '../adapters/store/workers';
 import { apiPath, clusterQueue } from '../domain/names';
+import type { Rollout } from '../domain/rollout';
 import type * as shapes from '../domain/schemas/clusters';
 import { version } from '../package.json';
 import { SILENT_AFTER_MS } from '../adapters/store/hosts';
@@ -58,7 +60,13 @@ export function viewKey({ kid, x, ...row }: KeyRow): shapes.Cluster['keys'][numb
   };
 }
 
-export function viewFleet(row: WorkerRow): shapes.FleetWorker {
+export function viewRelease(pin: PinnedRelease, { state }: Rollout): shapes.Release {
+  const { version, digest, sizeBytes, canaries, holdMs, by, since } = pin;
+  return { version, digest, sizeBytes, canaries, holdMs, by, since, state };
+}
+
+/** @param pin what the cluster is pinned to: of other pins it does not matter who could not take them */
+export function viewFleet(row: WorkerRow, pin: PinnedRelease | null): shapes.FleetWorker {
   return {
     id: row.id,
     host: row.host,
@@ -70,6 +78,8 @@ export function viewFleet(row: WorkerRow): shapes.FleetWorker {
     notAccepting: row.not_accepting,
     load: row.load,
     freeDiskBytes: row.free_disk_bytes,
+    takesReleases: row.takes_releases,
+    upgradeFailure: row.release_failure && row.release_failure.id === pin?.id ? row.release_failure.reason : null,
     connected: row.silent_ms < SILENT_AFTER_MS,
     firstSeenAt: row.first_seen_at.toISOString(),
     lastSeenAt: row.last_seen_at.toISOString(),

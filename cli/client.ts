@@ -28,7 +28,10 @@ export interface RunPlace {
 }
 interface How {
   method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  /** Sent as JSON. */
   body?: unknown;
+  /** Sent as it is. */
+  bytes?: Blob;
   headers?: Record<string, string>;
 }
 
@@ -87,6 +90,19 @@ export class Client {
 
   cancelCluster(name: string): Promise<clusters.Cluster> {
     return this.read(clusters.Cluster, `${apiPath.cluster(name)}/cancel`, { method: 'POST' });
+  }
+
+  /** @param archive opened anew for the call */
+  pinRelease(name: string, query: clusters.PinRelease, archive: Blob): Promise<clusters.Cluster> {
+    const text = new URLSearchParams({ ...query, canaries: String(query.canaries), holdMs: String(query.holdMs) });
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/release?${text.toString()}`, {
+      method: 'PUT',
+      bytes: archive,
+    });
+  }
+
+  unpinRelease(name: string): Promise<clusters.Cluster> {
+    return this.read(clusters.Cluster, `${apiPath.cluster(name)}/release`, { method: 'DELETE' });
   }
 
   createToken(token: clusters.CreateToken): Promise<z.infer<typeof clusters.NewToken>> {
@@ -214,17 +230,17 @@ export class Client {
     return shape.parse(await response.json());
   }
 
-  private async request(path: string, { method = 'GET', body, headers = {} }: How = {}): Promise<Response> {
+  private async request(path: string, { method = 'GET', body, bytes, headers = {} }: How = {}): Promise<Response> {
     let response: Response;
     try {
       response = await fetch(this.server + path, {
         method,
         headers: {
-          'content-type': 'application/json',
+          'content-type': bytes ? 'application/octet-stream' : 'application/json',
           ...(this.token === undefined ? {} : { authorization: `Bearer ${this.token}` }),
           ...headers,
         },
-        body: body === undefined ? undefined : JSON.stringify(body),
+        body: bytes ?? (body === undefined ? undefined : JSON.stringify(body)),
       });
     } catch (error) {
       const why = (error as { cause?: Error }).cause?.message ?? String(error);

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { Client } from './client';
 import * as clusters from './clusters';
 import { terminal } from './context';
+import * as releases from './releases';
 
 interface Server {
   server?: string;
@@ -19,6 +20,7 @@ export function addClusterCommands(program: Command, client: MakeClient, finish:
   addRegistry(cluster, client, finish);
   addAccess(cluster, client, finish);
   addMaintenance(cluster, client, finish);
+  addReleases({ program, cluster }, client, finish);
   addTokens(program, client, finish);
 }
 
@@ -194,5 +196,40 @@ function addTokens(program: Command, client: MakeClient, finish: Finish): void {
     .option(...SERVER)
     .action(async ({ limit, ...options }: Server & { limit: string }) => {
       finish(await clusters.audit(client(options), { limit, output: terminal }));
+    });
+}
+
+function addReleases(
+  { program, cluster }: { program: Command; cluster: Command },
+  client: MakeClient,
+  finish: Finish,
+): void {
+  cluster
+    .command('upgrade')
+    .description('let workers that trust its maker upgrade themselves to a release: canaries first, then the others')
+    .argument('<name>')
+    .argument('[archive]', 'made by npm pack, signed by `slipway release sign`')
+    .option('--signature <file>', 'default: <archive>.jws')
+    .option('--canaries <n>', 'workers that take it first', '1')
+    .option('--hold <time>', 'how long every canary must have run it, e.g. 10m', '10m')
+    .option('--stop', 'offer no release any more; workers keep what they run')
+    .option(...SERVER)
+    .action(async (name: string, archive: string | undefined, options: releases.UpgradeOptions & Server) => {
+      finish(await releases.upgrade(client(options), name, { archive, options, output: terminal }));
+    });
+  const release = program.command('release').description('sign releases that workers upgrade themselves to');
+  release
+    .command('key')
+    .description('make the key of a maker of releases; prints its public part')
+    .option('--out <file>', 'where the private key goes', 'release.key')
+    .action(async ({ out }: { out: string }) => finish(await releases.makeKey({ out, output: terminal })));
+  release
+    .command('sign')
+    .description('sign an archive made by npm pack')
+    .argument('<archive>')
+    .requiredOption('--key <file>', 'private key, as `slipway release key` makes it')
+    .option('--out <file>', 'where the signature goes; default: <archive>.jws')
+    .action(async (archive: string, options: { key: string; out?: string }) => {
+      finish(await releases.sign(archive, { ...options, output: terminal }));
     });
 }

@@ -80,7 +80,7 @@ async function registerNewKey<T>(file: string, register: (key: shapes.PublicKey)
 }
 
 /** Before the public part counts for anything: never over a file that is there, and for nobody else to read. */
-function reserve(file: string): void {
+export function reserve(file: string): void {
   try {
     writeFileSync(file, '', { flag: 'wx', mode: 0o600 });
   } catch (error) {
@@ -110,7 +110,7 @@ function fieldsOf(options: ClusterOptions): shapes.EditCluster {
   });
 }
 
-function numberOf(option: string, text: string): number {
+export function numberOf(option: string, text: string): number {
   const number = Number(text);
   if (text.trim() === '' || !Number.isFinite(number))
     throw new CommandError(`${option} ${text}: use a number`, EXIT.usage);
@@ -167,7 +167,7 @@ export async function showCluster(
   return EXIT.passed;
 }
 
-function describe(cluster: shapes.Cluster): string {
+export function describe(cluster: shapes.Cluster): string {
   const { policy } = cluster;
   const facts: [string, string][] = [
     ['status', cluster.status],
@@ -190,6 +190,7 @@ function describe(cluster: shapes.Cluster): string {
   ];
   if (cluster.drain)
     facts.push(['drained', `by ${cluster.drain.by} since ${cluster.drain.since}: ${cluster.drain.reason}`]);
+  if (cluster.release) facts.push(['release', `${cluster.release.version}, ${cluster.release.state}`]);
   const head = `${paint('bold', cluster.name)}${cluster.description === '' ? '' : `  ${cluster.description}`}`;
   const fleet = cluster.fleet.map((worker) => [
     worker.id,
@@ -198,7 +199,9 @@ function describe(cluster: shapes.Cluster): string {
     `${worker.busySlots}/${worker.slots} slots`,
     `${worker.version}${worker.isSameVersion ? '' : ' (the server has another)'}`,
     `seen ${worker.lastSeenAt}`,
-    worker.notAccepting ?? '',
+    [worker.notAccepting, worker.upgradeFailure && `cannot upgrade: ${worker.upgradeFailure}`]
+      .filter((fact) => fact !== null)
+      .join('; '),
   ]);
   const keys = cluster.keys.map((key) => [
     key.kid,
@@ -229,7 +232,7 @@ export async function drainCluster(
     return EXIT.passed;
   }
   if (reason === undefined) throw new CommandError('say why with --reason TEXT: people who wait read it', EXIT.usage);
-  const wish = deadline === undefined ? { reason } : { reason, deadline: fromNow(deadline) };
+  const wish = deadline === undefined ? { reason } : { reason, deadline: fromNow(durationOf('--deadline', deadline)) };
   const { status } = await client.drain(name, wish);
   output.out(`cluster ${name}: ${status}`);
   return EXIT.passed;
@@ -247,11 +250,13 @@ function describeDrain(name: string, { running, moves, stays }: shapes.DrainPrev
 
 const UNITS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** `30m`, `2h` → an instant. */
-function fromNow(text: string): string {
+const fromNow = (ms: number): string => new Date(Date.now() + ms).toISOString();
+
+/** `30m`, `2h` → ms. */
+export function durationOf(option: string, text: string): number {
   const [, number, unit] = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text) ?? [];
-  if (number === undefined) throw new CommandError(`--deadline ${text}: write it as 90s, 30m, 2h or 1d`, EXIT.usage);
-  return new Date(Date.now() + Number(number) * UNITS[unit as keyof typeof UNITS]).toISOString();
+  if (number === undefined) throw new CommandError(`${option} ${text}: write it as 90s, 30m, 2h or 1d`, EXIT.usage);
+  return Number(number) * UNITS[unit as keyof typeof UNITS];
 }
 
 export async function undrainCluster(client: Client, name: string, output: Output): Promise<number> {

@@ -72,7 +72,7 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
   ]);
   const dockerHost = await engine;
   const keyFile = await joinLocalCluster(new Client(settings.baseUrl, adminToken(settings)), settings.dataDir);
-  const { gatewayUrl, SLIPWAY_WORKER_DIR: workerDir = join(settings.dataDir, 'worker') } = settings;
+  const { gatewayUrl, workerDir } = settings;
   const worker = ours('worker', 'workers/cluster.js');
   await start({ ...worker, env: workerEnv(process.env, { gatewayUrl, keyFile, workerDir, dockerHost }) });
 }

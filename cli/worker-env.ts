@@ -6,7 +6,7 @@ const OF_THE_MACHINE =
   /^(?:PATH|HOME|USER|TMPDIR|TZ|LANG|LC_\w+|NODE_(?:OPTIONS|ENV|EXTRA_CA_CERTS)|DOCKER_(?:CERT_PATH|TLS_VERIFY))$/;
 /** Of the worker, as a value or as the path of a file that holds it. */
 const OF_THE_WORKER =
-  /^SLIPWAY_(?:HOST|LABELS|SLOTS|MIN_FREE_BYTES|STOP_GRACE_MS|HEARTBEAT_TIMEOUT_MS|LOG_LEVEL)(?:_FILE)?$/;
+  /^SLIPWAY_(?:HOST|LABELS|SLOTS|MIN_FREE_BYTES|RELEASE_KEYS|STOP_GRACE_MS|HEARTBEAT_TIMEOUT_MS|LOG_LEVEL)(?:_FILE)?$/;
 /** No credential, and the gateway lets no worker through that names another one. */
 const NAMESPACE = 'TEMPORAL_NAMESPACE';
 

@@ -2,12 +2,12 @@
 // Called by cluster.ts, first until somebody has enlisted the worker, then as one of its rounds.
 import { statfs } from 'node:fs/promises';
 import { loadavg } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Settings } from '../adapters/settings';
 import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
 import type { HelloReply } from '../domain/schemas/worker-api';
+import type { Upgrader } from './upgrader';
 import { version } from '../package.json';
 
 export const HELLO_MS = 5_000;
@@ -19,12 +19,15 @@ export interface GreeterPorts {
   api: WorkerApi;
   worker: { id: string; cluster: string };
   settings: Settings;
+  upgrader: Upgrader;
   log: Logger;
 }
 
 export class Greeter {
   private stopReason: string | undefined;
   private toldVersion = version;
+  /** An older server would refuse a hello that speaks of releases. */
+  private knowsReleases = false;
 
   constructor(private readonly ports: GreeterPorts) {}
 
@@ -53,7 +56,9 @@ export class Greeter {
   }
 
   async hello(signal: AbortSignal): Promise<HelloReply> {
-    const { api, worker, settings } = this.ports;
+    const { api, worker, settings, upgrader } = this.ports;
+    const release = this.knowsReleases ? upgrader.report() : undefined;
+    this.knowsReleases = false;
     const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());
     const freeDiskBytes = await freeBytes(settings);
     const reply = await api.hello(
@@ -66,11 +71,14 @@ export class Greeter {
         version,
         load: loadavg()[0],
         freeDiskBytes,
+        release,
         notAccepting: this.stopReason ?? whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES),
       },
       signal,
     );
     this.tellVersion(reply.serverVersion);
+    this.knowsReleases = reply.upgrade !== undefined;
+    if (reply.upgrade && this.stopReason === undefined) upgrader.consider(reply.upgrade, signal);
     return reply;
   }
 
@@ -84,8 +92,7 @@ export class Greeter {
 }
 
 async function freeBytes(settings: Settings): Promise<number | null> {
-  const dir = settings.SLIPWAY_WORKER_DIR ?? join(settings.dataDir, 'worker');
-  const disk = await statfs(dir).catch(() => undefined);
+  const disk = await statfs(settings.workerDir).catch(() => undefined);
   return disk ? disk.bavail * disk.bsize : null;
 }
 

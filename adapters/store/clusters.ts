@@ -6,7 +6,7 @@ import type { CreateCluster, EditCluster, PublicKey } from '../../domain/schemas
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { ClusterAccess } from '../access-cache';
 import type { Database } from './connect';
-import type { DrainFacts, Tables } from './tables';
+import type { DrainFacts, PinnedRelease, Tables } from './tables';
 
 export interface ClusterRow {
   name: string;
@@ -23,6 +23,7 @@ export interface ClusterRow {
   active: boolean;
   enlist_automatically: boolean;
   drain: DrainFacts | null;
+  release: PinnedRelease | null;
   created_at: Date;
   waiting: number;
   running: number;

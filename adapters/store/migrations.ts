@@ -244,4 +244,12 @@ export const MIGRATIONS: Record<string, Migration> = {
       primary key (cluster, project, priority, host_tag)
     );
   `),
+  '0005-releases': statements(`
+    alter table clusters add release jsonb;
+    alter table workers add takes_releases boolean not null default false;
+    alter table workers add release_digest text;
+    alter table workers add release_since timestamptz;
+    alter table workers add release_offered uuid;
+    alter table workers add release_failure jsonb;
+  `),
 };

@@ -128,6 +128,7 @@ export interface Tables {
     drain: ColumnType<DrainFacts | null, string | null | undefined, string | null>;
     /** The workflow of its maintenance has been started. */
     drain_dispatched_at: NullableInstant;
+    release: ColumnType<PinnedRelease | null, string | null | undefined, string | null>;
     created_at: Instant;
   };
   cluster_keys: {
@@ -148,6 +149,14 @@ export interface Tables {
     not_accepting: string | null;
     load: number | null;
     free_disk_bytes: number | null;
+    takes_releases: Generated<boolean>;
+    /** What it runs; null: what was installed there. */
+    release_digest: string | null;
+    /** When it first said hello with that. */
+    release_since: NullableInstant;
+    /** Id of the pin that it was told to take. */
+    release_offered: string | null;
+    release_failure: ColumnType<ReleaseFailure | null, string | null | undefined, string | null>;
     first_seen_at: Instant;
     last_seen_at: Instant;
   };
@@ -214,6 +223,29 @@ export interface DrainFacts {
   by: string;
   since: string;
   deadline: string | null;
+}
+
+/** The release that the workers of a cluster are to run. */
+export interface PinnedRelease {
+  /** Of this pin alone: the same release pinned again is a new try. */
+  id: string;
+  /** What its maker signed, as a compact JWS. */
+  signed: string;
+  version: string;
+  digest: string;
+  sizeBytes: number;
+  blob: string;
+  canaries: number;
+  holdMs: number;
+  by: string;
+  /** ISO 8601. */
+  since: string;
+}
+
+export interface ReleaseFailure {
+  /** Id of the pin. */
+  id: string;
+  reason: string;
 }
 
 /** Where the blocks of a compressed log lie: one entry a block, in order. */

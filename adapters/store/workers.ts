@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import type { Hello } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
+import type { ReleaseFailure } from './tables';
 
 export interface WorkerRow {
   id: string;
@@ -12,6 +13,8 @@ export interface WorkerRow {
   not_accepting: string | null;
   load: number | null;
   free_disk_bytes: number | null;
+  takes_releases: boolean;
+  release_failure: ReleaseFailure | null;
   first_seen_at: Date;
   last_seen_at: Date;
   host: string | null;

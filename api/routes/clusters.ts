@@ -11,13 +11,14 @@ import {
   revokeKey,
   type ClusterRow,
 } from '../../adapters/store/clusters';
+import { readRollout } from '../../adapters/store/releases';
 import { listWorkers, setEnlisted } from '../../adapters/store/workers';
 import * as shapes from '../../domain/schemas/clusters';
 import { recordDone, requireOperator, type Caller } from '../caller';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
 import { SILENT_AFTER_MS } from '../../adapters/store/hosts';
-import { viewCluster, viewFleet, viewKey } from '../view-clusters';
+import { viewCluster, viewFleet, viewKey, viewRelease } from '../view-clusters';
 
 const WorkerId = z.uuid();
 
@@ -64,6 +65,7 @@ export function clusterRoutes(context: ApiContext): Router {
         `cluster ${row.name} has ${row.running} running and ${row.waiting} waiting runs; drain it first, or cancel them`,
       );
     }
+    if (row.release) await context.blobs.remove(row.release.blob);
     await recordDone(context, caller, intent);
     response.status(204).end();
   });
@@ -157,5 +159,12 @@ export async function answerCluster(context: ApiContext, name: string): Promise<
     listKeys(context.db, name),
     listWorkers(context.db, name),
   ]);
-  return { ...viewCluster(row, context.links), keys: keys.map(viewKey), fleet: workers.map(viewFleet) };
+  const { release: pin } = row;
+  const rollout = pin && (await readRollout(context.db, { cluster: name, pin, silentAfterMs: SILENT_AFTER_MS }));
+  return {
+    ...viewCluster(row, context.links),
+    release: pin && rollout && viewRelease(pin, rollout),
+    keys: keys.map(viewKey),
+    fleet: workers.map((worker) => viewFleet(worker, pin)),
+  };
 }

@@ -20,6 +20,7 @@ import {
 } from '../../adapters/store/holders';
 import { recordHost, SILENT_AFTER_MS } from '../../adapters/store/hosts';
 import { requestLease } from '../../adapters/store/leases';
+import { offerRelease } from '../../adapters/store/releases';
 import { recordWorker } from '../../adapters/store/workers';
 import type { WorkerIdentity } from '../../adapters/worker-identity';
 import { WorkerRefusal } from '../../adapters/worker-refusal';
@@ -28,6 +29,7 @@ import { version } from '../../package.json';
 import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
 import { Refusal } from '../problem';
+import { sendRelease } from './releases';
 
 const LOG_LIMIT_BYTES = 4 * 1024 * 1024;
 const HolderPath = z.object({ runId: z.uuid(), attempt: z.coerce.number().int().positive().max(shapes.INT_MAX) });
@@ -100,6 +102,8 @@ export function workerRoutes(context: ApiContext): Router {
     response.json({});
   });
 
+  router.post('/v1/worker/release', (_request, response) => sendRelease(context, workerOf(response).cluster, response));
+
   router.use('/v1/worker', refuseWorkers(context));
   return router;
 }
@@ -112,7 +116,8 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
     throw new Refusal(429, 'too-many-workers', `cluster ${cluster} has as many workers as it may; dismiss some`);
   }
   const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting };
-  if (!enlisted) return { enlisted, serverVersion: version };
+  const upgrade = await offerRelease(context.db, { hello, isEnlisted: enlisted, silentAfterMs: SILENT_AFTER_MS });
+  if (!enlisted) return { enlisted, serverVersion: version, upgrade };
   const recorded = await recordHost(context.db, facts, SILENT_AFTER_MS);
   if (!recorded) {
     throw new Refusal(
@@ -121,7 +126,7 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
       `another living worker serves host ${host} of cluster ${cluster}; give this one a name of its own (SLIPWAY_HOST)`,
     );
   }
-  return { enlisted, serverVersion: version, heldSlots: recorded.heldSlots };
+  return { enlisted, serverVersion: version, heldSlots: recorded.heldSlots, upgrade };
 }
 
 async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdentity): Promise<shapes.LeaseReply> {

@@ -88,6 +88,8 @@ export const FleetWorker = z.strictObject({
   notAccepting: z.string().nullable().describe('why it takes no new runs; null: it does'),
   load: z.number().nullable().describe('runnable processes over the last minute'),
   freeDiskBytes: count.nullable().describe('where its runs lie'),
+  takesReleases: z.boolean().describe('it knows the key of a maker of releases, and upgrades itself'),
+  upgradeFailure: z.string().nullable().describe('why it could not take the pinned release; null: nothing went wrong'),
   connected: z.boolean(),
   firstSeenAt: instant,
   lastSeenAt: instant,
@@ -116,7 +118,36 @@ export const ClusterSummary = z.strictObject({
   urls: z.strictObject({ self: z.string() }),
 });
 export type ClusterSummary = z.infer<typeof ClusterSummary>;
-export const Cluster = ClusterSummary.extend({ keys: z.array(ClusterKey), fleet: z.array(FleetWorker) });
+/** Query of the call that pins a release; its body is the archive. */
+export const PinRelease = z.strictObject({
+  signed: z.string().min(1).max(4096).describe('compact JWS, as `slipway release sign` makes it'),
+  canaries: z.coerce.number().int().min(1).max(100).default(1).describe('workers that take it first'),
+  holdMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(7 * 86_400_000)
+    .default(600_000)
+    .describe('how long every canary must have run it before the others take it'),
+});
+export type PinRelease = z.infer<typeof PinRelease>;
+export const Release = z.strictObject({
+  version: z.string(),
+  digest: z.string(),
+  sizeBytes: count,
+  canaries: count,
+  holdMs: count,
+  by: z.string(),
+  since: instant,
+  state: z.string().describe('how far it is, in words'),
+});
+export type Release = z.infer<typeof Release>;
+
+export const Cluster = ClusterSummary.extend({
+  release: Release.nullable().describe('what its workers are to run; null: what is installed there'),
+  keys: z.array(ClusterKey),
+  fleet: z.array(FleetWorker),
+});
 export type Cluster = z.infer<typeof Cluster>;
 export const ClusterList = z.strictObject({ clusters: z.array(ClusterSummary) });
 

@@ -27,6 +27,20 @@ export const Hello = z.strictObject({
   notAccepting: plain(1, 300).nullish().describe('why it takes no new runs; absent: it does'),
   load: z.number().nonnegative().nullish().describe('runnable processes over the last minute'),
   freeDiskBytes: count.nullish().describe('where its runs lie'),
+  release: z
+    .strictObject({
+      runs: z
+        .string()
+        .max(100)
+        .nullable()
+        .describe('digest of the release that it runs; null: what is installed there'),
+      failed: z
+        .strictObject({ id: z.uuid(), reason: plain(1, 500) })
+        .nullable()
+        .describe('the pin that it could not take'),
+    })
+    .nullish()
+    .describe('null: it takes no releases; absent: it does not know yet whether the server knows this field'),
 });
 export type Hello = z.infer<typeof Hello>;
 
@@ -34,8 +48,23 @@ export const HelloReply = z.object({
   enlisted: z.boolean().describe('false: wait for an admin, and say hello again'),
   serverVersion: z.string(),
   heldSlots: count.optional().describe('slots of its host under a live lease; absent: the server is too old to say'),
+  upgrade: z
+    .object({ id: z.uuid().describe('of the pin'), signed: z.string().describe('compact JWS of a SignedRelease') })
+    .nullish()
+    .describe('the release to take now; null: none; absent: the server does not know of releases'),
 });
 export type HelloReply = z.infer<typeof HelloReply>;
+
+/** What the maker of a release signs. */
+export const SignedRelease = z.strictObject({
+  version: plain(1, 64),
+  digest: z
+    .string()
+    .regex(/^sha256:[0-9a-f]{64}$/)
+    .describe('of the archive'),
+  sizeBytes: z.number().int().positive().describe('of the archive, bytes'),
+});
+export type SignedRelease = z.infer<typeof SignedRelease>;
 
 export const LeaseAsk = z.strictObject({
   runId: z.uuid(),

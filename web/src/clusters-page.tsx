@@ -148,6 +148,11 @@ function ClusterFacts({ cluster }: { cluster: Cluster }) {
         {limit(policy.maxMemoryBytes === null ? null : formatBytes(policy.maxMemoryBytes))}
       </Fact>
       <Fact name="Slots a project">{limit(policy.maxSlotsPerProject)}</Fact>
+      {cluster.release ? (
+        <Fact name="Release">
+          {cluster.release.version}, {cluster.release.state}
+        </Fact>
+      ) : null}
       <Fact name="Task queue">
         <code>{cluster.queue}</code>
       </Fact>
@@ -192,6 +197,7 @@ function WorkerRow({ worker, cluster }: { worker: FleetWorker; cluster: string }
       <td>
         {worker.version}
         {worker.isSameVersion ? null : <p class="muted">the server has another</p>}
+        {worker.upgradeFailure === null ? null : <p class="muted">cannot upgrade: {worker.upgradeFailure}</p>}
       </td>
       <td class="wide-only">
         {joinFacts(

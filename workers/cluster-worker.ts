@@ -1,0 +1,206 @@
+// Owns a worker of a cluster: takes the cluster's new work and the follow-ups to itself, and says hello to the API.
+// Holds no credential but the key of its cluster. Loaded by cluster.ts.
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
+import Dockerode from 'dockerode';
+import type { Logger } from 'pino';
+import { makeJobActivities, type JobPorts } from '../activities/job';
+import { makeTokenSigner } from '../adapters/cluster-keys';
+import { DockerEngine } from '../adapters/docker-engine';
+import { patient } from '../adapters/patient-engine';
+import { runProcess, type Running } from '../adapters/process';
+import { runningRelease } from '../adapters/releases';
+import { readSettings, SettingsError, type Settings } from '../adapters/settings';
+import { WorkerApi } from '../adapters/worker-api';
+import { clusterQueue, containerName, readContainerName, workerQueue } from '../domain/names';
+import type { AttemptKey } from '../domain/schemas/worker-api';
+import { Greeter, HELLO_MS } from './greeting';
+import { Upgrader } from './upgrader';
+import { connectToTemporal, installRuntime, serverOf } from './temporal-worker';
+
+const SWEEP_MS = 15_000;
+
+runProcess('worker', work);
+
+async function work(log: Logger, end: (why: string) => void): Promise<Running> {
+  installRuntime(log);
+  const settings = readSettings();
+  const { SLIPWAY_CLUSTER_KEY: key, SLIPWAY_CLUSTER: cluster } = settings;
+  if (key === undefined) {
+    throw new SettingsError(
+      `SLIPWAY_CLUSTER_KEY: the private key of cluster ${cluster} is missing; make one with: slipway cluster key ${cluster}`,
+    );
+  }
+  const dir = settings.workerDir;
+  const { id, idFile, lastAliveAt } = readWorkerId(dir, settings.SLIPWAY_CLUSTER);
+  const sign = makeTokenSigner(key, { cluster, worker: id });
+  const server = serverOf(settings);
+  const leaving = new AbortController();
+  const ports: JobPorts = {
+    // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
+    engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'), lastAliveAt)),
+    api: new WorkerApi(server, sign, (why) =>
+      log.warn({ server, why }, 'the server does not take this worker; it asks again'),
+    ),
+    worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
+    held: new Map(),
+    heartbeatMs: Math.min(2_000, settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS / 4),
+    leaving: leaving.signal,
+    log,
+  };
+  const stopping = new AbortController();
+  const told = { signal: stopping.signal, log };
+  const greeter = new Greeter({ ...ports, settings, log, upgrader: new Upgrader({ ...ports, settings, log, end }) });
+  await greeter.untilEnlisted(stopping.signal);
+  // First of all: what an earlier life of this worker left must not share the machine with new work.
+  await sweep(ports, stopping.signal).catch((error: unknown) => log.warn({ error: String(error) }, 'sweep put off'));
+  const { connection, namespace } = await connectToTemporal(log, { sign, gateway: server });
+  const workers = await createWorkers({ connection, namespace, ports, settings });
+  const running = [workers.ofCluster.run(), workers.own.run()] as const;
+  for (const run of running) {
+    run.catch((error: unknown) => {
+      log.fatal({ error: String(error) }, 'the worker ended');
+      process.exit(1);
+    });
+  }
+  const rounds = [
+    repeat(told, { everyMs: HELLO_MS }, () => {
+      utimesSync(idFile, new Date(), new Date());
+      return greeter.hello(stopping.signal);
+    }),
+    repeat(told, { everyMs: SWEEP_MS }, () => sweep(ports, stopping.signal)),
+  ];
+  runningRelease()?.ready();
+  return {
+    ...(settings.SLIPWAY_ON_STOP === 'drain'
+      ? { drain: () => drain({ greeter, ofCluster: workers.ofCluster, emptied: running[0], told }) }
+      : {}),
+    stop: async () => {
+      stopping.abort();
+      leaving.abort();
+      for (const worker of [workers.ofCluster, workers.own]) shutDown(worker);
+      await Promise.all([...running, ...rounds]);
+      await connection.close();
+    },
+  };
+}
+
+const DRAIN_ROUND_MS = 1_000;
+
+/**
+ * Takes no new work and waits until what this worker has is done. Its own queue is served all the while: a run that was
+ * just sent here comes by it, and so does one whose heartbeats were lost. A grant may be under way while the server hears
+ * that this worker takes nothing more, so its word that no slot is held counts the second time.
+ */
+async function drain(worker: {
+  greeter: Greeter;
+  ofCluster: Worker;
+  /** The new work of the cluster that was taken is done. */
+  emptied: Promise<void>;
+  told: { signal: AbortSignal; log: Logger };
+}): Promise<void> {
+  const { greeter, ofCluster, emptied, told } = worker;
+  greeter.refuseNewRuns('it is being stopped');
+  shutDown(ofCluster);
+  let emptyRounds = 0;
+  const isEmpty = async (): Promise<void> => {
+    const { heldSlots = 0 } = await greeter.hello(told.signal);
+    emptyRounds = heldSlots === 0 ? emptyRounds + 1 : 0;
+  };
+  // The first at once, so that nothing more is granted here.
+  await isEmpty().catch((error: unknown) => told.log.warn({ error: String(error) }, 'the server is told again soon'));
+  await Promise.all([emptied, repeat(told, { everyMs: DRAIN_ROUND_MS, isOver: () => emptyRounds >= 2 }, isEmpty)]);
+}
+
+/** A worker that is being shut down already is left to it. */
+function shutDown(worker: Worker): void {
+  if (worker.getState() === 'RUNNING') worker.shutdown();
+}
+
+interface Identity {
+  id: string;
+  /** Its age says until when this worker was last there. */
+  idFile: string;
+  lastAliveAt: Date;
+}
+
+/** Kept on disk, so that a restarted worker serves the same queue and finds its containers. */
+function readWorkerId(dir: string, cluster: string): Identity {
+  mkdirSync(dir, { recursive: true });
+  const idFile = join(dir, `${cluster}.id`);
+  if (!existsSync(idFile)) writeFileSync(idFile, randomUUID(), { flag: 'wx' });
+  return { id: readFileSync(idFile, 'utf8').trim(), idFile, lastAliveAt: statSync(idFile).mtime };
+}
+
+const NO_LIMIT = '365 days';
+
+/**
+ * Two workers in one process: new work of the cluster, as many at once as there are slots, and follow-ups to this one.
+ * How long activities go on at a stop is not the SDK's affair but ours: `leaving` makes them let go.
+ */
+async function createWorkers(at: {
+  connection: NativeConnection;
+  namespace: string;
+  ports: JobPorts;
+  settings: Settings;
+}): Promise<{ ofCluster: Worker; own: Worker }> {
+  const { connection, namespace, ports, settings } = at;
+  const { cluster, id } = ports.worker;
+  const common: Omit<WorkerOptions, 'taskQueue'> = {
+    connection,
+    namespace,
+    activities: makeJobActivities(ports),
+    maxHeartbeatThrottleInterval: '2s',
+    defaultHeartbeatThrottleInterval: '2s',
+    shutdownGraceTime: NO_LIMIT,
+  };
+  const [ofCluster, own] = await Promise.all([
+    Worker.create({
+      ...common,
+      taskQueue: clusterQueue(cluster),
+      maxConcurrentActivityTaskExecutions: settings.SLIPWAY_SLOTS,
+      maxConcurrentActivityTaskPolls: 2,
+    }),
+    Worker.create({
+      ...common,
+      taskQueue: workerQueue(cluster, id),
+      maxConcurrentActivityTaskExecutions: Math.max(settings.SLIPWAY_SLOTS * 2, 50),
+      maxConcurrentActivityTaskPolls: 1,
+    }),
+  ]);
+  return { ofCluster, own };
+}
+
+/** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
+async function sweep(ports: JobPorts, signal: AbortSignal): Promise<void> {
+  const worker = ports.worker.id;
+  const remains = await ports.engine.listRemains();
+  const known = new Map([...remains, ...ports.held.keys()].flatMap((name) => entryOf(name)));
+  const orphans = await ports.api.orphans({ worker, found: [...known.values()] }, signal);
+  for (const { runId, attempt } of orphans) {
+    const name = containerName(runId, attempt);
+    if (!ports.held.has(name)) await ports.engine.remove(name);
+  }
+}
+
+function entryOf(name: string): [string, AttemptKey][] {
+  const key = readContainerName(name);
+  return key ? [[name, key]] : [];
+}
+
+async function repeat(
+  { signal, log }: { signal: AbortSignal; log: Logger },
+  { everyMs, isOver = () => false }: { everyMs: number; isOver?: () => boolean },
+  round: () => Promise<unknown>,
+): Promise<void> {
+  while (!signal.aborted && !isOver()) {
+    await sleep(everyMs, undefined, { signal }).catch(() => undefined);
+    if (signal.aborted) return;
+    await round().catch((error: unknown) => {
+      if (!signal.aborted) log.warn({ error: String(error) }, 'a round failed, will be tried again');
+    });
+  }
+}
