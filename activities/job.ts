@@ -2,15 +2,17 @@
 // Registered by workers/cluster-worker.ts. A cancellation is not one thing: only a request stops the container;
 // a time-out, a shutdown, a pause, a reset or a lost task lets it live, and the next supervisor adopts it.
 import { CancelledFailure, Context } from '@temporalio/activity';
-import { containerName, workerQueue } from '../domain/names';
+import { clusterQueue, containerName, workerQueue } from '../domain/names';
 import type { Engine } from '../adapters/engine';
 import type { WorkerApi } from '../adapters/worker-api';
 import type { JobActivities, JobInput, JobResult } from './job-types';
-import type { AttemptKey } from '../domain/schemas/worker-api';
+import type { Reach } from '../domain/schemas/hosts';
+import type { AttemptKey, Lease } from '../domain/schemas/worker-api';
 import { supervise, type SupervisePorts } from './supervise';
 
 export interface JobPorts {
-  engine: Engine;
+  /** Of the host of a lease: a listed one where `reach` says how it is reached, else the worker's own machine. */
+  engines: { at(lease: { host?: string; reach?: Reach }): Engine };
   api: WorkerApi;
   worker: SupervisePorts['worker'];
   /** Containers that a supervisor of this process holds now: the sweep leaves them alone. */
@@ -47,7 +49,7 @@ async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
     // Displaced by another supervisor in this process, it was not cancelled: a failure in its name would end the attempt.
     const isOurs = ports.leaving.aborted || !context.cancellationSignal.aborted;
     if (isOurs || context.cancellationDetails?.workerShutdown) {
-      return { kind: 'detached', queue: workerQueue(ports.worker.cluster, ports.worker.id) };
+      return { kind: 'detached', queue: queueOf(ports) };
     }
     throw new CancelledFailure('detached; the container lives on');
   } finally {
@@ -89,29 +91,44 @@ async function leaseAndSupervise(ports: JobPorts, input: JobInput, orders: Order
     case 'ended':
       return { kind: 'finished', cause: reply.cause, message: '', recorded: false };
     case 'clean':
-      await ports.engine.remove(containerName(runId, attempt));
+      await ports.engines.at(reply).under(reply.token).remove(containerName(runId, attempt));
       await ports.api.attempt({ runId, attempt, token: reply.token }).release();
       return { kind: 'finished', cause: reply.cause, message: '', recorded: false };
-    case 'granted': {
-      const holder = { runId, attempt, token: reply.token };
-      const verdict = await holding(ports, { name: containerName(runId, attempt), me: orders.abortDetach }, () =>
-        supervise({ ...ports, api: ports.api.attempt(holder) }, reply, { ...holder, ...orders }),
-      );
-      if (verdict) return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
-      await removeIfOrphan(ports, { runId, attempt });
-      return { kind: 'fenced' };
-    }
+    case 'granted':
+      if (isToBeHandedOn(ports, reply)) return { kind: 'elsewhere', queue: queueOf(ports) };
+      return superviseLease(ports, { ...reply, runId, attempt }, orders);
   }
 }
 
+const queueOf = ({ worker }: JobPorts): string => workerQueue(worker.cluster, worker.id);
+
+/** New work takes one of few places here; on a listed host it goes on in the worker's own queue, which has room for all. */
+function isToBeHandedOn({ worker }: JobPorts, { reach }: Lease): boolean {
+  return reach !== undefined && Context.current().info.taskQueue === clusterQueue(worker.cluster);
+}
+
+async function superviseLease(ports: JobPorts, lease: Lease & AttemptKey, orders: OrderSignals): Promise<JobResult> {
+  const { runId, attempt, token } = lease;
+  const holder = { runId, attempt, token };
+  const engine = ports.engines.at(lease).under(token);
+  const name = containerName(runId, attempt);
+  const verdict = await holding(ports, { name, me: orders.abortDetach }, () =>
+    supervise({ engine, api: ports.api.attempt(holder), worker: ports.worker }, lease, { ...holder, ...orders }),
+  );
+  if (verdict) return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
+  await removeIfOrphan(ports, lease);
+  return { kind: 'fenced' };
+}
+
 /** Told that its token is old, a supervisor may not touch the container any more, unless nobody needs it. */
-async function removeIfOrphan(ports: JobPorts, attempt: AttemptKey): Promise<void> {
+async function removeIfOrphan(ports: JobPorts, lease: Lease & AttemptKey): Promise<void> {
   const { id, cluster } = ports.worker;
+  const attempt = { runId: lease.runId, attempt: lease.attempt };
   const name = containerName(attempt.runId, attempt.attempt);
   ports.log.warn({ ...attempt, cluster }, 'refused by the server as no longer the holder of this attempt; letting go');
   // A server that does not answer now: the sweep asks again.
   const orphans = await ports.api.orphans({ worker: id, found: [attempt] }).catch(() => []);
-  if (orphans.length > 0 && !ports.held.has(name)) await ports.engine.remove(name);
+  if (orphans.length > 0 && !ports.held.has(name)) await ports.engines.at(lease).remove(name);
 }
 
 /** One supervisor a container in this process: a newer one makes the older let go. */

@@ -6,8 +6,15 @@ export interface RecordActivities {
   closeRuns(closed: { runId: string; cause: Cause; message: string }[]): Promise<void>;
   /** Ends an attempt whose worker is gone and fences it. @returns how it ended: as given, or as was recorded before */
   closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<{ cause: Cause }>;
-  /** Where an attempt is being worked on; undefined when nobody got it yet. */
-  locateAttempt(attempt: { runId: string; number: number }): Promise<{ queue?: string; endedAs?: Cause }>;
+  /**
+   * Where an attempt is being worked on; undefined when nobody got it yet. @param attempt.absentQueue of a worker that was
+   * waited for in vain: a listed host of its is given to another
+   */
+  locateAttempt(attempt: {
+    runId: string;
+    number: number;
+    absentQueue?: string;
+  }): Promise<{ queue?: string; endedAs?: Cause }>;
   /** The priority under which a run that was not taken is to be offered now, 1 (first) … 5 (last). */
   readPriority(run: { runId: string; stepMs: number }): Promise<{ priority: number }>;
   /** Says that the build ran out of time, before its runs are told to stop. Idempotent. */

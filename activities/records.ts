@@ -1,6 +1,6 @@
 // Owns the orchestrator's record-keeping activities: thin, idempotent writes to the store.
 // Registered by workers/orchestrator.ts; retried without end, since the store may be away for a while.
-import { workerQueue } from '../domain/names';
+import { readWorkerQueue, workerQueue } from '../domain/names';
 import type { Cause, Outcome } from '../domain/schemas/words';
 import type { MaintenanceState, RecordActivities } from './record-types';
 
@@ -8,10 +8,11 @@ import type { MaintenanceState, RecordActivities } from './record-types';
 export interface RecordPorts {
   closeRuns(closed: { runId: string; cause: Cause; message: string }[]): Promise<void>;
   closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<void>;
-  locateAttempt(
-    runId: string,
-    number: number,
-  ): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined>;
+  locateAttempt(attempt: {
+    runId: string;
+    number: number;
+    absent?: string;
+  }): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined>;
   readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
   finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
@@ -19,8 +20,9 @@ export interface RecordPorts {
 }
 
 export function makeRecordActivities(ports: RecordPorts): RecordActivities {
-  const locate = async (attempt: { runId: string; number: number }) => {
-    const found = await ports.locateAttempt(attempt.runId, attempt.number);
+  const locate = async ({ runId, number, absentQueue }: Parameters<RecordActivities['locateAttempt']>[0]) => {
+    const absent = absentQueue === undefined ? undefined : readWorkerQueue(absentQueue);
+    const found = await ports.locateAttempt({ runId, number, absent });
     if (!found) return {};
     return {
       queue: found.worker === null ? undefined : workerQueue(found.cluster, found.worker),

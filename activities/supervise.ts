@@ -96,9 +96,9 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
 async function showRunning(
   ports: SupervisePorts,
   at: Named,
-  facts: { startedAt: Date; imageId: string },
+  facts: { startedAt: Date; imageId: string | null },
 ): Promise<void> {
-  const imageDigest = await ports.engine.digestOf(facts.imageId);
+  const imageDigest = facts.imageId === null ? undefined : await ports.engine.digestOf(facts.imageId);
   await ports.api.progress({ state: 'running', startedAt: facts.startedAt.toISOString(), imageDigest }, at.detach);
 }
 
@@ -273,7 +273,7 @@ interface Ended {
 }
 
 /** 126 and 127 are also what shells say; the init process names our script when it was the one that could not begin. */
-const NOT_RUNNABLE = /exec (\/slipway\/script|\S+) failed: (.+)/;
+const NOT_RUNNABLE = /(?:exec (?:\/slipway\/script|\S+) failed|env: .*\/script['’]?): (.+)/;
 
 /** What the engine says of a container that ended while it was away and whose exit code it could not learn. */
 const UNKNOWN_EXIT = 255;
@@ -284,13 +284,13 @@ function judge({ exit, stopped, lease, lastLines }: Ended): Verdict {
   if (stopped === 'cancel-requested') return { ...cancelled(), exitCode };
   if (stopped !== undefined) return { cause: stopped, message: sayLimit(stopped, spec), exitCode };
   if (exit.isUnwatched && exitCode === UNKNOWN_EXIT) {
-    const message = 'the engine was away when its container ended, and cannot say how it did';
+    const message = 'nobody saw how it ended: the engine was away, or its host was restarted';
     return { cause: 'container-lost', message, exitCode: null };
   }
   if (exitCode === 0) return { cause: 'ok', message: '', exitCode };
   const notRunnable = exitCode === 126 || exitCode === 127 ? NOT_RUNNABLE.exec(lastLines) : null;
   if (notRunnable) {
-    const message = `the script cannot be executed in image ${spec.container} (${notRunnable[2]?.trim()}); begin it with a line like #!/bin/sh that names a program of the image`;
+    const message = `the script cannot be executed in image ${spec.container} (${notRunnable[1]?.trim()}); begin it with a line like #!/bin/sh that names a program of the image`;
     return { cause: 'script-not-runnable', message, exitCode };
   }
   if (exit.outOfMemory) {
@@ -326,6 +326,8 @@ const ENGINE_CAUSE: Record<EngineErrorReason, Cause> = {
   'engine-unavailable': 'engine-unavailable',
   'no-such-container': 'container-lost',
   'start-unknown': 'container-lost',
+  // Passed on, and no verdict.
+  fenced: 'internal',
   refused: 'internal',
 };
 
@@ -334,14 +336,16 @@ function judgeError(error: unknown, at: Orders): Verdict {
   letGoIf(at.detach);
   const { name, message } = error as Error;
   const verdict = (cause: Cause): Verdict => ({ cause, message: message.slice(0, 2_000), exitCode: null });
+  if (isFenced(error)) throw error;
   if (name === 'ArtifactError') return verdict('artifact-upload');
   if (name === 'EngineError') return verdict(ENGINE_CAUSE[(error as EngineError).reason]);
-  if (name !== 'WorkerApiError' || isFenced(error)) throw error;
+  if (name !== 'WorkerApiError') throw error;
   return verdict((error as WorkerApiError).reason === 'disk-full' ? 'disk-full' : 'internal');
 }
 
 function isFenced(error: unknown): boolean {
-  return (error as Error).name === 'WorkerApiError' && (error as WorkerApiError).reason === 'fenced';
+  const { name, reason } = error as Error & { reason?: string };
+  return (name === 'WorkerApiError' || name === 'EngineError') && reason === 'fenced';
 }
 
 function letGoIf(signal: AbortSignal): void {

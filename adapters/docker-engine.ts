@@ -30,6 +30,8 @@ const LABEL_RUN_ID = 'dev.slipway.run-id';
 const NOT_RUNNABLE =
   /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
+const FOLDERS = { H_REPO: '/repo', H_ARCHIVE: '/archive', H_SECRETS: '/secrets' };
+
 export class DockerEngine implements Engine {
   private readonly digests = new Map<string, string>();
   private readonly waiter: DockerWaiter;
@@ -47,6 +49,11 @@ export class DockerEngine implements Engine {
     lastAliveAt = new Date(),
   ) {
     this.waiter = new DockerWaiter(docker, { lastAliveAt, unreadFile: (name) => this.unreadFile(name) });
+  }
+
+  /** The engine is of one worker alone, which holds one supervisor a container. */
+  under(): Engine {
+    return this;
   }
 
   private unreadFile(name: string): string {
@@ -258,7 +265,7 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
     name: spec.name,
     Image: spec.image,
     Cmd: ['/slipway/script'],
-    Env: Object.entries(spec.env).map(([key, value]) => `${key}=${value}`),
+    Env: Object.entries({ ...spec.env, ...FOLDERS }).map(([key, value]) => `${key}=${value}`),
     Labels: spec.labels,
     WorkingDir: '/repo',
     ...(spec.user === undefined ? {} : { User: spec.user }),

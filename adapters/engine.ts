@@ -1,5 +1,5 @@
-// Owns the port of what executes attempts on a host: Docker today, plain SSH hosts and the machine itself later.
-// Implemented by docker-engine.ts; used by the worker's activities, which see this file's types only.
+// Owns the port of what executes attempts on a host: a Docker engine, or a machine without containers. There a «container»
+// is a folder with the processes of the run. Implemented by docker-engine.ts and bare-engine.ts; used by the worker's activities, which see this file's types only.
 
 /** What a container is made from. Paths are on the engine's machine. */
 export interface ContainerSpec {
@@ -25,8 +25,8 @@ export interface FoundContainer {
   state: 'created' | 'running' | 'exited';
   createdAt: Date;
   startedAt: Date | null;
-  /** Id of the image it was made from. */
-  imageId: string;
+  /** Id of the image it was made from; null: there are none. */
+  imageId: string | null;
   /** Where the engine keeps its output, if that can be told. */
   logFile: string | null;
   /** Folder of the pipes through which a running one's output comes to the engine, if that can be told. */
@@ -62,6 +62,7 @@ export type EngineErrorReason =
   | 'engine-unavailable'
   | 'no-such-container'
   | 'start-unknown'
+  | 'fenced'
   | 'refused';
 
 /** The engine could not do what was asked. `message` is one sentence for people. */
@@ -86,6 +87,8 @@ export interface FollowOptions {
 
 /** Every call is safe to repeat. All throw EngineError. */
 export interface Engine {
+  /** The same for the holder of a lease: its host refuses changes with `fenced` once it has seen a newer token, where it can. */
+  under(token: number): Engine;
   /** Pulls an image. */
   pull(reference: string): Promise<void>;
   /** The digest to record for an image that is there: that of its registry, or its id when it was made locally. */

@@ -13,6 +13,7 @@ const CALL_LIMIT_MS = 60_000;
 /** The same engine; what only breaks because it is away for a moment is tried again. `follow` and `wait` do so themselves. */
 export function patient(engine: Engine): Engine {
   return {
+    under: (token) => patient(engine.under(token)),
     // As long as it takes; the limit of the start of its run ends it.
     pull: (reference) => patiently(() => engine.pull(reference), Infinity),
     digestOf: (imageId) => patiently(() => engine.digestOf(imageId)),

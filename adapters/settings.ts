@@ -61,6 +61,14 @@ const Settings = z.object({
     .min(1)
     .max(1000)
     .default(Math.min(Math.max(cpus().length * 2, 2), 16)),
+  SLIPWAY_ENGINE: z
+    .enum(['docker', 'shell', 'none'])
+    .default('docker')
+    .describe('worker: how runs run on its own machine: in containers, as processes without one, or not at all'),
+  SLIPWAY_SSH_KEY: z
+    .string()
+    .optional()
+    .describe('worker: private key (OpenSSH or PEM) for the listed hosts of its cluster; without it, it serves none'),
   SLIPWAY_WORKER_DIR: z
     .string()
     .optional()

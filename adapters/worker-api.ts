@@ -83,6 +83,13 @@ export class WorkerApi {
     return shapes.OrphanList.parse(answer.json).orphans;
   }
 
+  /** Tells of the listed hosts that this worker serves. @returns those that it is to serve now @throws when there is no answer */
+  async hosts(ask: z.infer<typeof shapes.HostsAsk>, signal?: AbortSignal): Promise<shapes.ServedHost[]> {
+    const answer = await this.tryOnce({ method: 'POST', path: '/v1/worker/hosts', json: ask, signal });
+    if (!answer) throw new Error('the server does not answer');
+    return shapes.HostsReply.parse(answer.json).hosts;
+  }
+
   /** The calls of one attempt under its fencing token. */
   attempt(holder: shapes.HolderKey): AttemptApi {
     const path = (what: string, query = ''): string =>

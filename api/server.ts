@@ -12,6 +12,7 @@ import { artifactRoutes } from './routes/artifacts';
 import { buildRoutes } from './routes/builds';
 import { clusterRoutes } from './routes/clusters';
 import { healthRoutes } from './routes/health';
+import { hostRoutes } from './routes/hosts';
 import { logRoutes } from './routes/logs';
 import { maintenanceRoutes } from './routes/maintenance';
 import { projectRoutes } from './routes/projects';
@@ -28,7 +29,7 @@ export function makeApp(context: ApiContext): Express {
   const app = makeBare(context);
   app.use(healthRoutes(context));
   app.use(workerRoutes(context), clusterRoutes(context), maintenanceRoutes(context), tokenRoutes(context));
-  app.use(releaseRoutes(context));
+  app.use(releaseRoutes(context), hostRoutes(context));
   app.use(projectRoutes(context), buildRoutes(context), logRoutes(context), artifactRoutes(context));
   if (!context.triggersApart) app.use(triggerRoutes(context));
   app.use('/v1', unknownRoute);
@@ -99,7 +100,7 @@ function servePage(app: Express): void {
   const index = join(PAGE_DIR, 'index.html');
   if (!existsSync(index)) return;
   app.use(express.static(PAGE_DIR, { index: false, maxAge: '1y', immutable: true, setHeaders: keepIndexFresh }));
-  app.get(/^\/(?:$|(?:projects|clusters)(?:\/|$))/, (request, response, next) => {
+  app.get(/^\/(?:$|(?:projects|clusters|hosts|leases)(?:\/|$))/, (request, response, next) => {
     if (!request.accepts('html')) return next();
     response.set('cache-control', 'no-cache').sendFile(index);
   });

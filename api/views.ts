@@ -152,7 +152,7 @@ export function viewProject(row: ProjectRow, lastBuild: BuildRow | undefined, li
 
 export function viewWorker(row: HostRow): api.WorkerSummary {
   return {
-    id: row.worker,
+    id: row.worker ?? '',
     cluster: row.cluster,
     host: row.name,
     labels: row.labels,

@@ -6,6 +6,7 @@ import { readJobs } from '../adapters/store/builds';
 import { queuePositions, type QueuePosition } from '../adapters/store/queue';
 import type { RunRow } from '../adapters/store/runs';
 import { readOrganisation } from '../adapters/store/projects';
+import { askOf } from '../domain/host-tag';
 import { whyForbidden, type ClusterRules } from '../domain/cluster-choice';
 import { whyWaiting, type ClusterNow } from '../domain/waiting';
 import type { ApiContext } from './context';
@@ -45,7 +46,7 @@ export async function sayWaiting(
     waiting.map((run) => {
       const facts = {
         cluster: run.cluster,
-        hostTag: run.spec.hostTag,
+        hostTag: askOf(run.spec),
         pinned: run.placement.pinned,
         forbidden: forbiddenIn(run),
         openNeeds: run.spec.needs.filter((need) => unfinished.has(need)),

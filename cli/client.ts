@@ -5,6 +5,7 @@ import { createParser } from 'eventsource-parser';
 import { apiPath } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
 import * as clusters from '../domain/schemas/clusters';
+import * as hosts from '../domain/schemas/hosts';
 import type { z } from 'zod';
 
 /** The server refused or cannot be reached: a sentence for people, problems of the input if any. */
@@ -25,6 +26,10 @@ export interface RunPlace {
   run: string;
   /** Default: the newest. */
   attempt?: number;
+}
+interface HostPlace {
+  cluster: string;
+  host: string;
 }
 interface How {
   method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -74,6 +79,38 @@ export class Client {
   setEnlisted(name: string, worker: string, enlisted: boolean): Promise<clusters.Cluster> {
     const path = `${apiPath.cluster(name)}/workers/${encodeURIComponent(worker)}/${enlisted ? 'enlist' : 'dismiss'}`;
     return this.read(clusters.Cluster, path, { method: 'POST' });
+  }
+
+  async hosts(cluster?: string): Promise<hosts.HostSummary[]> {
+    return (await this.read(hosts.HostList, cluster === undefined ? '/v1/hosts' : apiPath.hosts(cluster))).hosts;
+  }
+
+  host({ cluster, host }: HostPlace): Promise<hosts.HostSummary> {
+    return this.read(hosts.HostSummary, apiPath.host(cluster, host));
+  }
+
+  createHost(cluster: string, host: hosts.CreateHost): Promise<hosts.HostSummary> {
+    return this.read(hosts.HostSummary, apiPath.hosts(cluster), { method: 'POST', body: host });
+  }
+
+  editHost({ cluster, host }: HostPlace, changes: hosts.EditHost): Promise<hosts.HostSummary> {
+    return this.read(hosts.HostSummary, apiPath.host(cluster, host), { method: 'PATCH', body: changes });
+  }
+
+  async removeHost({ cluster, host }: HostPlace): Promise<void> {
+    await this.request(apiPath.host(cluster, host), { method: 'DELETE' });
+  }
+
+  drainHost({ cluster, host }: HostPlace, reason: string): Promise<hosts.HostSummary> {
+    return this.read(hosts.HostSummary, `${apiPath.host(cluster, host)}/drain`, { method: 'POST', body: { reason } });
+  }
+
+  undrainHost({ cluster, host }: HostPlace): Promise<hosts.HostSummary> {
+    return this.read(hosts.HostSummary, `${apiPath.host(cluster, host)}/undrain`, { method: 'POST' });
+  }
+
+  async leases(wish: Record<string, string>): Promise<hosts.LeaseSummary[]> {
+    return (await this.read(hosts.LeaseList, `/v1/leases?${new URLSearchParams(wish).toString()}`)).leases;
   }
 
   drainPreview(name: string): Promise<clusters.DrainPreview> {

@@ -1,19 +1,10 @@
 // Owns the verbs, options and help of `slipway cluster`, `slipway token` and `slipway audit`.
 // Called by main.ts; what they do is in clusters.ts.
 import type { Command } from 'commander';
-import type { Client } from './client';
 import * as clusters from './clusters';
+import { collect, SERVER, type Finish, type MakeClient, type Server } from './command-parts';
 import { terminal } from './context';
 import * as releases from './releases';
-
-interface Server {
-  server?: string;
-}
-type MakeClient = (options: Server) => Client;
-type Finish = (code: number) => void;
-
-const SERVER = ['--server <url>', 'address of the API'] as const;
-const collect = (value: string, all: string[] = []): string[] => [...all, value];
 
 export function addClusterCommands(program: Command, client: MakeClient, finish: Finish): void {
   const cluster = program.command('cluster').description('register clusters, their keys and their workers');

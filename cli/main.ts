@@ -22,6 +22,7 @@ import {
 } from './commands';
 import { CommandError, terminal, EXIT } from './context';
 import { addClusterCommands } from './cluster-commands';
+import { addHostCommands } from './host-commands';
 import { crash } from './crash';
 import { doctor } from './doctor';
 import { adminTokenFile, clusterKeyFile } from './local-cluster';
@@ -159,11 +160,13 @@ program
 
 program
   .command('worker')
-  .description('serve a cluster with this machine and its Docker engine')
+  .description('serve a cluster with this machine, and with the listed hosts that its key opens')
   .option('--cluster <name>', 'cluster to serve', 'local')
   .option('--slots <n>', 'runs at once; default: twice the cores')
   .option('--name <host>', 'name of this host; default: that of the machine')
   .option('--labels <a,b>', 'labels of this host')
+  .option('--engine <kind>', 'docker; shell: runs are processes, without containers; none: listed hosts alone')
+  .option('--ssh-key <file>', 'private key for the listed hosts of the cluster; default: it serves none')
   .option('--key <file>', 'private key of the cluster; default: that of the data folder')
   .option(
     '--server <url>',
@@ -175,6 +178,7 @@ program
   });
 
 addClusterCommands(program, client, finish);
+addHostCommands(program, client, finish);
 
 program
   .command('doctor')
@@ -191,6 +195,8 @@ function startWorker(options: Record<string, string | undefined>): void {
     labels: 'SLIPWAY_LABELS',
     server: 'SLIPWAY_SERVER',
     key: 'SLIPWAY_CLUSTER_KEY_FILE',
+    engine: 'SLIPWAY_ENGINE',
+    sshKey: 'SLIPWAY_SSH_KEY_FILE',
     onStop: 'SLIPWAY_ON_STOP',
   };
   for (const [option, name] of Object.entries(names))

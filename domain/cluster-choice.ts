@@ -1,6 +1,6 @@
 // Owns the choice of a cluster for a run: named, by host labels, or drawn among the defaults, and who may use which.
 // Pure. Called by the API at the trigger, and by the store whenever a waiting run is moved: every time with all checks.
-import { matchesTag } from './placement';
+import { askOf, matchesTag, type TaggedHost } from './host-tag';
 import type { PlannedRun } from './schemas/plan';
 
 export interface ClusterOffer {
@@ -17,7 +17,7 @@ export interface ClusterOffer {
   maxCpus: number | null;
   maxMemoryBytes: number | null;
   /** Of workers that are connected. */
-  hosts: readonly { name: string; labels: readonly string[] }[];
+  hosts: readonly TaggedHost[];
 }
 
 /** Why a run is where it is. Stored with the run. */
@@ -57,7 +57,7 @@ export function chooseCluster(
   const named = asking.cluster ?? run.cluster;
   if (named !== undefined) return takeNamed(clusters, run, { ...asking, cluster: named });
   const usable = clusters.filter((cluster) => mayUse(cluster, asking) && breachOf(cluster, run) === undefined);
-  const anyHost = { name: run.name };
+  const anyHost = { name: run.name, resources: {} };
   const found =
     pick(usable.filter(isOpen), run, draw) ??
     pick(
@@ -95,13 +95,13 @@ export function chooseByHost(
   run: ClusterAsk,
   at: { asking: Asking; from: string; draw: number },
 ): { cluster: string; reason: string } | undefined {
-  const having = clusters.filter((cluster) => hasHost(cluster, run.hostTag));
+  const having = clusters.filter((cluster) => hasHost(cluster, askOf(run)));
   return having.some(({ name }) => name === at.from) ? undefined : chooseMove(having, run, at);
 }
 
-/** @param hostTag glob over host name and labels; undefined: any host will do */
+/** @param hostTag what it must have, see host-tag.ts; undefined: any host with containers */
 export function hasHost(cluster: ClusterOffer, hostTag: string | undefined): boolean {
-  return cluster.hosts.some((host) => hostTag === undefined || matchesTag(host, hostTag));
+  return cluster.hosts.some((host) => matchesTag(host, hostTag));
 }
 
 /** Where a run is once it has been moved. @param why it had to leave */
@@ -198,21 +198,20 @@ function refuseAll(clusters: readonly ClusterOffer[], run: ClusterAsk, asking: A
 /** By host labels where the run asks for any: a default before a specialised one; else by weight among the defaults. */
 function pick(
   usable: readonly ClusterOffer[],
-  run: Pick<ClusterAsk, 'name' | 'hostTag'>,
+  run: Pick<ClusterAsk, 'name' | 'hostTag' | 'resources'>,
   draw: number,
 ): { cluster: string; reason: string } | undefined {
   const defaults = usable.filter((cluster) => cluster.kind === 'default' && cluster.weight > 0);
-  const { hostTag } = run;
-  if (hostTag !== undefined) {
-    const isMatch = (cluster: ClusterOffer): boolean => hasHost(cluster, hostTag);
-    const reason = `it has a host that matches host-tag "${hostTag}"`;
-    const found = draws(defaults.filter(isMatch), draw);
+  const ask = askOf(run);
+  const fitting = defaults.filter((cluster) => hasHost(cluster, ask));
+  if (run.hostTag !== undefined) {
+    const reason = `it has a host that matches host-tag "${ask}"`;
+    const special = usable.filter((one) => one.kind === 'specialised' && hasHost(one, ask));
+    const found = draws(fitting, draw) ?? draws(special, draw);
     if (found) return { cluster: found.name, reason };
-    const special = draws(
-      usable.filter((one) => one.kind === 'specialised' && isMatch(one)),
-      draw,
-    );
-    if (special) return { cluster: special.name, reason };
+  } else if (ask !== undefined) {
+    const found = draws(fitting, draw);
+    if (found) return { cluster: found.name, reason: `${sayDraw(fitting)}, with a host that is large enough` };
   }
   const found = draws(defaults, draw);
   return found && { cluster: found.name, reason: sayDraw(defaults) };

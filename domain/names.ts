@@ -20,6 +20,10 @@ export const clusterQueue = (cluster: string): string => `cluster.${cluster}`;
 /** Queue of follow-ups to one worker process; its id is kept on disk, so a restarted worker serves the same queue. */
 export const workerQueue = (cluster: string, workerId: string): string => `worker.${cluster}.${workerId}`;
 
+/** The worker whose own queue it is; undefined: it is no such queue. */
+export const readWorkerQueue = (queue: string): string | undefined =>
+  /^worker\..+\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(queue)?.[1];
+
 /** Name of the container of one attempt: the same whoever asks, so it is created at most once. */
 export const containerName = (runId: string, attempt: number): string => `slipway-${runId}-${attempt}`;
 
@@ -34,6 +38,8 @@ const segment = encodeURIComponent;
 /** Paths of the API, relative to its base URL. */
 export const apiPath = {
   cluster: (cluster: string): string => `/v1/clusters/${segment(cluster)}`,
+  hosts: (cluster: string): string => `${apiPath.cluster(cluster)}/hosts`,
+  host: (cluster: string, host: string): string => `${apiPath.hosts(cluster)}/${segment(host)}`,
   project: (project: string): string => `/v1/projects/${segment(project)}`,
   builds: (project: string): string => `/v1/projects/${segment(project)}/builds`,
   build: (project: string, number: number): string => `${apiPath.builds(project)}/${number}`,

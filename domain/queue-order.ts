@@ -1,6 +1,7 @@
 // Owns whose turn it is in a cluster: by priority, then the project that holds fewer slots, then who has waited longer.
 // Pure; called by the store, inside the one transaction that grants a lease, and to say what place a run has.
-import { chooseHost, matchesTag, type HostChoice, type HostOffer } from './placement';
+import { matchesTag } from './host-tag';
+import { chooseHost, type HostChoice, type HostOffer } from './placement';
 
 /** A run that waits for a slot of a cluster. */
 export interface WaitingRun {
@@ -9,7 +10,7 @@ export interface WaitingRun {
   /** 1 (first) … 5 (last), raised already for the time that it has waited. */
   priority: number;
   waitedMs: number;
-  /** Lower-case glob over host name and labels; null takes any. */
+  /** What its host must have, see host-tag.ts; null takes any. */
   hostTag: string | null;
 }
 
@@ -94,7 +95,7 @@ export interface GrantQuestion {
  */
 export function decideGrant(question: GrantQuestion): HostChoice {
   const { asker, worker, waiting, hosts, holdings, maxSlotsPerProject: most } = question;
-  const canUse = (host: HostOffer): boolean => asker.hostTag === null || matchesTag(host, asker.hostTag);
+  const canUse = (host: HostOffer): boolean => matchesTag(host, asker.hostTag ?? undefined);
   const isBelowCap = (held: number): boolean => most === null || held < most;
   if (hosts.some(canUse) && !isBelowCap(holdings.get(asker.project) ?? 0)) {
     const slots = most === 1 ? 'its one slot' : `its ${most} slots`;

@@ -1,6 +1,7 @@
 // Owns the one sentence that says why a run does not run yet, and what would let it: from rows, never guessed.
 // Pure. Called by the API for every run that is queued.
-import { chooseHost, matchesTag, type HostOffer } from './placement';
+import { matchesTag } from './host-tag';
+import { chooseHost, type HostOffer } from './placement';
 
 export interface WaitingRun {
   cluster: string;
@@ -45,7 +46,7 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
   if (run.forbidden !== undefined) return run.forbidden;
   if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
   const choice = chooseHost(cluster.hosts, hostTag, '');
-  const anyMatches = cluster.hosts.some((host) => hostTag === undefined || matchesTag(host, hostTag));
+  const anyMatches = cluster.hosts.some((host) => matchesTag(host, hostTag));
   if (choice.kind === 'none') return `${choice.reason}${anyMatches ? sayPlace(place, name) : ''}`;
   return place && place.position > 1
     ? `others are before it${sayPlace(place, name)}`

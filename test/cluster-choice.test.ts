@@ -15,7 +15,7 @@ import {
   type ClusterOffer,
   type Placement,
 } from '../domain/cluster-choice';
-import { matchesTag } from '../domain/placement';
+import { matchesTag } from '../domain/host-tag';
 
 const ORGANISATIONS = ['acme', 'other', 'third'];
 

@@ -86,7 +86,7 @@ beforeAll(async () => {
     attempt: () => attemptApi,
   };
   const activities = makeJobActivities({
-    engine,
+    engines: { at: () => engine },
     api: api as unknown as WorkerApi,
     worker: WORKER,
     held: new Map(),

@@ -122,10 +122,58 @@ test('C8 without any host it says so and what to do', () => {
 test('C8 a host-tag that nothing matches is answered with the hosts that are there, three at most', () => {
   const hosts = ['a', 'b', 'c', 'd'].map((name) => host(name, { labels: name === 'a' ? ['linux', 'x64'] : [] }));
 
-  expect(chosen(hosts.slice(0, 1), 'mac*')).toBe('no host matches host-tag "mac*"; connected: a (linux, x64)');
+  expect(chosen(hosts.slice(0, 1), 'mac*')).toBe('no host matches host-tag "mac*"; nearest: a (linux, x64) lacks mac*');
   expect(chosen(hosts, 'mac*')).toBe(
-    'no host matches host-tag "mac*"; connected: a (linux, x64); b (no labels); c (no labels); …',
+    'no host matches host-tag "mac*"; nearest: a (linux, x64) lacks mac*; b (no labels) lacks mac*; c (no labels) lacks mac*; …',
   );
+});
+
+const linux = { os: 'linux', arch: 'amd64', cpus: 4, memoryBytes: 8 * 1024 ** 3 };
+
+test.each<[hostTag: string, isMatch: boolean]>([
+  ['linux', true],
+  ['LINUX, amd64', true],
+  ['linux,arm64', false],
+  ['role=build,cpus>=4', true],
+  ['role=build,cpus>=4.5', false],
+  ['memory>=8g', true],
+  ['memory>=8193m', false],
+  ['memory>=8589934592', true],
+  ['box-*,role=*,amd*', true],
+  [',,linux,', true],
+  ['cpus>=', false],
+])('H3 host-tag %s asks for all of its terms: %s', (hostTag, isMatch) => {
+  expect(chosen([host('box-1', { labels: ['role=build'], machine: linux })], hostTag) === 'box-1/1').toBe(isMatch);
+});
+
+test('H3 a host that says nothing of its size is not refused for it', () => {
+  const unknown = { os: null, arch: null, cpus: null, memoryBytes: null };
+
+  expect(chosen([host('a', { machine: unknown })], 'cpus>=64,memory>=1024g')).toBe('a/1');
+  expect(chosen([host('a')], 'cpus>=64')).toBe('a/1');
+});
+
+test('H3 of several hosts that do not match the nearest is named first, with what it lacks', () => {
+  const hosts = [
+    host('far'),
+    host('near', { labels: ['gpu'], machine: { ...linux, cpus: 2 } }),
+    host('bare', { isBare: true, labels: ['gpu'], machine: linux }),
+  ];
+
+  expect(chosen(hosts, 'gpu,arm64,cpus>=4')).toBe(
+    'no host matches host-tag "gpu,arm64,cpus>=4"; nearest: bare (gpu, linux, amd64, 4 cores, 8192m of memory) lacks arm64; ' +
+      'far (no labels) lacks gpu and arm64; near (gpu, linux, amd64, 2 cores, 8192m of memory) lacks arm64 and cpus>=4',
+  );
+});
+
+test('H1 a host without containers is for runs that ask for it by name or label, and for no others', () => {
+  const bare = [host('mac-1', { isBare: true, labels: ['xcode'], machine: { ...linux, os: 'darwin' } })];
+
+  expect(chosen(bare)).toBe(
+    'no host has containers; nearest: mac-1 (xcode, darwin, amd64, 4 cores, 8192m of memory) lacks containers',
+  );
+  for (const tag of ['*', 'darwin', 'cpus>=2']) expect(chosen(bare, tag)).toMatch(/lacks containers$/);
+  for (const tag of ['xcode', 'mac-*', 'darwin,XCODE']) expect(chosen(bare, tag)).toBe('mac-1/1');
 });
 
 test('C8 when all matching slots are leased, only the matching ones are counted', () => {

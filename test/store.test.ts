@@ -407,7 +407,11 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(await ask(runIds[0]!, stranger)).toEqual(there);
       expect(await ask(runIds[0]!, stranger)).toEqual(there);
       expect(await ask(runIds[0]!, owner)).toMatchObject({ kind: 'granted' });
-      expect(await locateAttempt(db, runIds[0]!, 1)).toMatchObject({ worker: owner, cluster, cause: null });
+      expect(await locateAttempt(db, { runId: runIds[0]!, number: 1 })).toMatchObject({
+        worker: owner,
+        cluster,
+        cause: null,
+      });
       expect(await runOf(row.id)).toMatchObject({ state: 'leasing', host: 'host' });
     });
 

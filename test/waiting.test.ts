@@ -77,7 +77,12 @@ describe('C8 a waiting run says', () => {
       open({ hosts: [], strangerId: 'w1' }),
       'a worker of cluster lab waits to be enlisted: slipway cluster enlist lab w1',
     ],
-    ['which hosts come near', { hostTag: 'riscv' }, open(), 'no host matches host-tag "riscv"; connected: one (arm64)'],
+    [
+      'which hosts come near',
+      { hostTag: 'riscv' },
+      open(),
+      'no host matches host-tag "riscv"; nearest: one (arm64) lacks riscv',
+    ],
     [
       'that all slots are leased, and its place in line',
       { place: { position: 3, of: 7 } },

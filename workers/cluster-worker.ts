@@ -5,19 +5,18 @@ import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSyn
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
-import Dockerode from 'dockerode';
 import type { Logger } from 'pino';
 import { makeJobActivities, type JobPorts } from '../activities/job';
 import { makeTokenSigner } from '../adapters/cluster-keys';
-import { DockerEngine } from '../adapters/docker-engine';
-import { patient } from '../adapters/patient-engine';
 import { runProcess, type Running } from '../adapters/process';
 import { runningRelease } from '../adapters/releases';
 import { readSettings, SettingsError, type Settings } from '../adapters/settings';
 import { WorkerApi } from '../adapters/worker-api';
-import { clusterQueue, containerName, readContainerName, workerQueue } from '../domain/names';
-import type { AttemptKey } from '../domain/schemas/worker-api';
+import { clusterQueue, workerQueue } from '../domain/names';
+import { Engines } from './engines';
 import { Greeter, HELLO_MS } from './greeting';
+import { HostRounds } from './host-rounds';
+import { sweep, type WorkerPorts } from './sweep';
 import { Upgrader } from './upgrader';
 import { connectToTemporal, installRuntime, serverOf } from './temporal-worker';
 
@@ -39,9 +38,9 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
   const sign = makeTokenSigner(key, { cluster, worker: id });
   const server = serverOf(settings);
   const leaving = new AbortController();
-  const ports: JobPorts = {
-    // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
-    engine: patient(new DockerEngine(new Dockerode(), join(dir, 'runs'), lastAliveAt)),
+  const engines = new Engines(settings, lastAliveAt);
+  const ports: WorkerPorts = {
+    engines,
     api: new WorkerApi(server, sign, (why) =>
       log.warn({ server, why }, 'the server does not take this worker; it asks again'),
     ),
@@ -66,13 +65,7 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
       process.exit(1);
     });
   }
-  const rounds = [
-    repeat(told, { everyMs: HELLO_MS }, () => {
-      utimesSync(idFile, new Date(), new Date());
-      return greeter.hello(stopping.signal);
-    }),
-    repeat(told, { everyMs: SWEEP_MS }, () => sweep(ports, stopping.signal)),
-  ];
+  const rounds = beginRounds(ports, { settings, told, idFile, greeter });
   runningRelease()?.ready();
   return {
     ...(settings.SLIPWAY_ON_STOP === 'drain'
@@ -83,9 +76,38 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
       leaving.abort();
       for (const worker of [workers.ofCluster, workers.own]) shutDown(worker);
       await Promise.all([...running, ...rounds]);
+      engines.close();
       await connection.close();
     },
   };
+}
+
+/** What it does again and again until it is told to stop. */
+function beginRounds(
+  ports: WorkerPorts,
+  at: { settings: Settings; told: { signal: AbortSignal; log: Logger }; idFile: string; greeter: Greeter },
+): Promise<void>[] {
+  const { settings, told, idFile, greeter } = at;
+  return [
+    repeat(told, { everyMs: HELLO_MS }, () => {
+      utimesSync(idFile, new Date(), new Date());
+      return greeter.hello(told.signal);
+    }),
+    repeat(told, { everyMs: SWEEP_MS }, () => sweep(ports, told.signal)),
+    ...(settings.SLIPWAY_SSH_KEY === undefined ? [] : [serveHosts(ports, { settings, told })]),
+  ];
+}
+
+/** A round at once, and then one after the other. */
+async function serveHosts(
+  { engines, api, worker }: WorkerPorts,
+  { settings, told }: { settings: Settings; told: { signal: AbortSignal; log: Logger } },
+): Promise<void> {
+  const minFreeBytes = settings.SLIPWAY_MIN_FREE_BYTES;
+  const rounds = new HostRounds({ engines, api, worker, minFreeBytes, log: told.log });
+  const round = (): Promise<void> => rounds.round(told.signal);
+  await round().catch((error: unknown) => told.log.warn({ error: String(error) }, 'hosts are asked for again soon'));
+  await repeat(told, { everyMs: HELLO_MS }, round);
 }
 
 const DRAIN_ROUND_MS = 1_000;
@@ -136,6 +158,10 @@ function readWorkerId(dir: string, cluster: string): Identity {
 }
 
 const NO_LIMIT = '365 days';
+/** Tasks that a worker of listed hosts takes beyond its own slots, to ask whether such a host is for them. */
+const ASKERS = 4;
+/** Runs on listed hosts that one worker follows at once. */
+const MOST_LISTED = 1_000;
 
 /**
  * Two workers in one process: new work of the cluster, as many at once as there are slots, and follow-ups to this one.
@@ -149,6 +175,7 @@ async function createWorkers(at: {
 }): Promise<{ ofCluster: Worker; own: Worker }> {
   const { connection, namespace, ports, settings } = at;
   const { cluster, id } = ports.worker;
+  const servesHosts = settings.SLIPWAY_SSH_KEY !== undefined;
   const common: Omit<WorkerOptions, 'taskQueue'> = {
     connection,
     namespace,
@@ -161,34 +188,17 @@ async function createWorkers(at: {
     Worker.create({
       ...common,
       taskQueue: clusterQueue(cluster),
-      maxConcurrentActivityTaskExecutions: settings.SLIPWAY_SLOTS,
+      maxConcurrentActivityTaskExecutions: settings.SLIPWAY_SLOTS + (servesHosts ? ASKERS : 0),
       maxConcurrentActivityTaskPolls: 2,
     }),
     Worker.create({
       ...common,
       taskQueue: workerQueue(cluster, id),
-      maxConcurrentActivityTaskExecutions: Math.max(settings.SLIPWAY_SLOTS * 2, 50),
+      maxConcurrentActivityTaskExecutions: servesHosts ? MOST_LISTED : Math.max(settings.SLIPWAY_SLOTS * 2, 50),
       maxConcurrentActivityTaskPolls: 1,
     }),
   ]);
   return { ofCluster, own };
-}
-
-/** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
-async function sweep(ports: JobPorts, signal: AbortSignal): Promise<void> {
-  const worker = ports.worker.id;
-  const remains = await ports.engine.listRemains();
-  const known = new Map([...remains, ...ports.held.keys()].flatMap((name) => entryOf(name)));
-  const orphans = await ports.api.orphans({ worker, found: [...known.values()] }, signal);
-  for (const { runId, attempt } of orphans) {
-    const name = containerName(runId, attempt);
-    if (!ports.held.has(name)) await ports.engine.remove(name);
-  }
-}
-
-function entryOf(name: string): [string, AttemptKey][] {
-  const key = readContainerName(name);
-  return key ? [[name, key]] : [];
 }
 
 async function repeat(

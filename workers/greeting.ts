@@ -1,9 +1,10 @@
 // Owns what a worker says of itself to the server, again and again: its slots, its load, and why it takes no new runs.
 // Called by cluster.ts, first until somebody has enlisted the worker, then as one of its rounds.
 import { statfs } from 'node:fs/promises';
-import { loadavg } from 'node:os';
+import { arch, cpus, loadavg, platform, totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { archOf } from '../adapters/bare-engine';
 import type { Settings } from '../adapters/settings';
 import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
 import type { HelloReply } from '../domain/schemas/worker-api';
@@ -14,6 +15,13 @@ export const HELLO_MS = 5_000;
 /** A server that does not answer at the start is asked again so soon, ms. */
 const RETRY_MS = 500;
 const GIBIBYTE = 1024 ** 3;
+const [DOCKER, SHELL] = ['docker', 'shell'] as const;
+const MACHINE = {
+  os: platform() === 'win32' ? 'windows' : platform(),
+  arch: archOf(arch()),
+  cpus: cpus().length || null,
+  memoryBytes: totalmem(),
+};
 
 export interface GreeterPorts {
   api: WorkerApi;
@@ -28,6 +36,8 @@ export class Greeter {
   private toldVersion = version;
   /** An older server would refuse a hello that speaks of releases. */
   private knowsReleases = false;
+  /** One that is older still would refuse a hello that says what machine this is. */
+  private knowsMachines = false;
 
   constructor(private readonly ports: GreeterPorts) {}
 
@@ -57,8 +67,11 @@ export class Greeter {
 
   async hello(signal: AbortSignal): Promise<HelloReply> {
     const { api, worker, settings, upgrader } = this.ports;
+    const isContainers = settings.SLIPWAY_ENGINE === 'docker';
     const release = this.knowsReleases ? upgrader.report() : undefined;
+    const machine = this.knowsMachines ? { ...MACHINE, engine: isContainers ? DOCKER : SHELL } : undefined;
     this.knowsReleases = false;
+    this.knowsMachines = false;
     const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());
     const freeDiskBytes = await freeBytes(settings);
     const reply = await api.hello(
@@ -72,12 +85,17 @@ export class Greeter {
         load: loadavg()[0],
         freeDiskBytes,
         release,
-        notAccepting: this.stopReason ?? whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES),
+        machine,
+        notAccepting:
+          this.stopReason ??
+          whyOthersRun(settings, machine !== undefined) ??
+          whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES),
       },
       signal,
     );
     this.tellVersion(reply.serverVersion);
     this.knowsReleases = reply.upgrade !== undefined;
+    this.knowsMachines = reply.knowsMachines === true;
     if (reply.upgrade && this.stopReason === undefined) upgrader.consider(reply.upgrade, signal);
     return reply;
   }
@@ -91,6 +109,12 @@ export class Greeter {
   }
 }
 
+/** A server that does not know that there are no containers here would send runs that need one. */
+function whyOthersRun({ SLIPWAY_ENGINE: engine }: Settings, isSaid: boolean): string | null {
+  if (engine === 'none') return 'its worker is for listed hosts alone';
+  return engine === 'shell' && !isSaid ? 'it has no containers' : null;
+}
+
 async function freeBytes(settings: Settings): Promise<number | null> {
   const disk = await statfs(settings.workerDir).catch(() => undefined);
   return disk ? disk.bavail * disk.bsize : null;
@@ -98,7 +122,8 @@ async function freeBytes(settings: Settings): Promise<number | null> {
 
 const inGib = (bytes: number): string => `${(bytes / GIBIBYTE).toFixed(1)} GiB`;
 
-function whyDiskRefuses(freeDiskBytes: number | null, leastBytes: number): string | null {
+/** Why a machine with so much free disk takes no new runs; null: it does. */
+export function whyDiskRefuses(freeDiskBytes: number | null, leastBytes: number): string | null {
   if (freeDiskBytes === null || freeDiskBytes >= leastBytes) return null;
   return `only ${inGib(freeDiskBytes)} of its disk are free, ${inGib(leastBytes)} are needed`;
 }

@@ -47,7 +47,7 @@ async function orchestrate(log: Logger): Promise<Running> {
     activities: makeRecordActivities({
       closeRuns: (closed) => closeRuns(db, closed),
       closeAttempt: (attempt) => closeAttempt(db, attempt),
-      locateAttempt: (runId, number) => locateAttempt(db, runId, number),
+      locateAttempt: (attempt) => locateAttempt(db, attempt),
       readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
       expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
       finishBuild: (buildId) => finishBuild(db, buildId),

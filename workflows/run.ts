@@ -171,7 +171,8 @@ async function findAgain(
   { target, step, wait }: { target: Target; step: 'silent' | 'fenced' | 'nobody'; wait: Wait },
 ): Promise<Target | RunEnd> {
   const { run, timing } = context;
-  const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number }));
+  const absentQueue = step === 'nobody' ? target.queue : undefined;
+  const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number, absentQueue }));
   if (found.endedAs) return { cause: found.endedAs, message: '', recorded: false };
   if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
   if (!found.queue) return anywhere(context, wait);

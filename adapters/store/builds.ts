@@ -3,6 +3,7 @@
 import { sql, type SelectQueryBuilder } from 'kysely';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import type { Placement } from '../../domain/cluster-choice';
+import { askOf } from '../../domain/host-tag';
 import { judgeBuild } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
@@ -78,7 +79,7 @@ function insertBuild(db: Database, build: NewBuild) {
     name: run.name,
     spec: run,
     priority: run.priority ?? DEFAULT_PRIORITY,
-    host_tag: run.hostTag ?? null,
+    host_tag: askOf(run) ?? null,
     cluster: build.places[position]?.cluster,
     placement: build.places[position]?.placement,
   }));

@@ -51,7 +51,8 @@ export async function listClusters(db: Database, silentAfterMs: number, name?: s
     select c.*,
       (select count(*)::int from runs where cluster = c.name and state = 'queued') as waiting,
       (select count(*)::int from runs where cluster = c.name and state not in ('queued', 'finished')) as running,
-      (select coalesce(sum(slots), 0)::int from hosts where cluster = c.name and ${seenWithin(silentAfterMs)}) as slots,
+      (select coalesce(sum(slots), 0)::int from hosts where cluster = c.name and removed_at is null
+        and ${seenWithin(silentAfterMs)}) as slots,
       (select count(*)::int from leases l join hosts h on h.id = l.host
         where h.cluster = c.name and l.state in ${LIVE}) as busy_slots,
       (select count(*)::int from workers where cluster = c.name and enlisted_at is not null
@@ -192,8 +193,10 @@ export const RULES = sql.raw(`name, kind, organisations, allow_privileged as "al
 export async function clusterOffers(db: Writable, silentAfterMs: number): Promise<ClusterOffer[]> {
   const { rows } = await sql<ClusterOffer & { maintenance: DrainFacts | null }>`
     select ${RULES}, weight, active, drain as maintenance,
-      (select coalesce(jsonb_agg(jsonb_build_object('name', h.name, 'labels', h.labels)), '[]') from hosts h
-        where h.cluster = c.name and ${seenWithin(silentAfterMs)} and h.not_accepting is null) as hosts
+      (select coalesce(jsonb_agg(jsonb_build_object('name', h.name, 'labels', h.labels,
+          'machine', h.machine, 'isBare', h.engine <> 'docker')), '[]') from hosts h
+        where h.cluster = c.name and ${seenWithin(silentAfterMs)} and h.not_accepting is null and h.drain is null
+          and h.removed_at is null and coalesce(h.quarantined_until, 'epoch') < now()) as hosts
     from clusters c order by name`.execute(db);
   return rows.map(({ maintenance, ...offer }) => ({ ...offer, drain: maintenance && sayDrain(maintenance) }));
 }

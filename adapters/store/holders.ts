@@ -11,6 +11,7 @@ import type { RetryBudget } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import type { LogGap } from '../../domain/schemas/api';
 import type { Database } from './connect';
+import { quarantined } from './hosts';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
 
@@ -69,8 +70,13 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
         and exists (select 1 from locked)
       returning number, state
     ), activated as (
-      update leases set state = 'active' where token = ${holder.token} and state = 'granted'
+      update leases set state = 'active', why = 'its script is started'
+        where token = ${holder.token} and state = 'granted'
         and ${progress.starting ?? false}
+    ), proven as (
+      update hosts set faults = 0, fault = null, quarantined_until = null
+      where faults > 0 and ${progress.state === 'running'} and exists (select 1 from moved)
+        and id = (select host from leases where token = ${holder.token})
     ), shown as (
       update runs set state = moved.state, waiting = null from moved
       where runs.id = ${holder.runId}::uuid and runs.attempt = ${holder.attempt} and runs.state <> 'finished'
@@ -87,6 +93,9 @@ export const lostOutput = (cause: RawBuilder<unknown>): RawBuilder<LogGap[]> => 
   case when starting_at is not null and ${cause} in ('host-lost', 'container-lost')
     then jsonb_build_array(jsonb_build_object('atByte', log_bytes, 'lostBytes', null, 'reason', ${cause}))
     else '[]'::jsonb end`;
+
+/** What a host may do to any run that it gets: it is left alone for a while. */
+const HOST_FAULTS: readonly Cause[] = ['engine-unavailable'];
 
 export interface AttemptResult {
   cause: Cause;
@@ -106,10 +115,14 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
   const isFinal = outcome === 'passed' || !(await hasBudget(db, holder, cause));
   const { rows } = await sql<{ token: number }>`
     with ${lockedRun(holder)}, held as (
-      update leases set state = 'releasing' where token = ${holder.token} and run_id = ${holder.runId}::uuid
+      update leases set state = 'releasing', why = ${`it ended: ${cause}`}::text
+      where token = ${holder.token} and run_id = ${holder.runId}::uuid
         and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
         and ${ofCluster(holder.cluster)}
-      returning token
+      returning token, host
+    ), blamed as (
+      update hosts set ${quarantined(sql`${result.message}::text`)}
+      where ${HOST_FAULTS.includes(cause)} and id = (select host from held)
     ), ended as (
       update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
         exit_code = ${result.exitCode}, finished_at = now(), log_complete = true,
@@ -163,7 +176,7 @@ async function whoCancelled(db: Database, holder: Holder): Promise<Cause> {
 export async function releaseLease(db: Database, holder: Holder): Promise<boolean> {
   const released = await db
     .updateTable('leases')
-    .set({ state: 'released', ended_at: sql`now()` })
+    .set({ state: 'released', ended_at: sql`now()`, why: 'nothing of it is left on the host' })
     .where('token', '=', holder.token)
     .where('run_id', '=', holder.runId)
     .where('state', 'in', LIVE)
@@ -208,16 +221,18 @@ const LIST_AGE_S = 45;
 /**
  * Gives back the slots of a worker's hosts whose attempt has ended and of which the worker found nothing: it died between
  * the removal and the release. @param found everything that the worker has of attempts, what it supervises included
+ * @param hosts listed hosts that it serves and could look at
  */
 export async function releaseCleaned(
   db: Database,
-  { cluster, worker }: { cluster: string; worker: string },
+  { cluster, worker, hosts = [] }: { cluster: string; worker: string; hosts?: readonly string[] },
   found: readonly AttemptKey[],
 ): Promise<void> {
   await sql`
-    update leases set state = 'released', ended_at = now()
+    update leases set state = 'released', ended_at = now(), why = 'its worker found nothing of it any more'
     from attempts a, hosts h
     where leases.state in ('granted', 'active', 'releasing') and h.id = leases.host and h.worker = ${worker} and h.cluster = ${cluster}
+      and (h.origin = 'worker' or h.name in (select jsonb_array_elements_text(${JSON.stringify(hosts)}::jsonb)))
       and a.run_id = leases.run_id and a.number = leases.attempt
       and a.finished_at < now() - ${LIST_AGE_S} * interval '1 second'
       and not exists (select 1 from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)

@@ -2,11 +2,13 @@
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
 import { whyForbidden, type ClusterRules, type Placement } from '../../domain/cluster-choice';
+import { askOf } from '../../domain/host-tag';
 import type { HostChoice } from '../../domain/placement';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { decideGrant } from '../../domain/queue-order';
 import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
+import type { Reach } from '../../domain/schemas/hosts';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import { RULES, whyClosed } from './clusters';
@@ -40,6 +42,8 @@ export interface GrantedLease {
   run: string;
   spec: PlannedRun;
   host: string;
+  /** How its worker reaches the host; absent: it is the worker's own machine. */
+  reach?: Reach;
   /** What to make the container from: the reference in the plan, or the digest that an earlier attempt ran. */
   image: string;
   leasedForMs: number;
@@ -56,7 +60,7 @@ export type LeaseAnswer =
   | { kind: 'cancelled' }
   | { kind: 'moved'; cluster: string; move: number }
   | { kind: 'foreign' }
-  | { kind: 'clean'; token: number; cause: Cause }
+  | { kind: 'clean'; token: number; cause: Cause; host?: string; reach?: Reach }
   | { kind: 'ended'; cause: Cause };
 
 /**
@@ -70,9 +74,9 @@ export async function requestLease(db: Database, request: LeaseRequest): Promise
     if (!run) return { kind: 'foreign' };
     const live = await findLive(tx, request);
     if ((live?.cluster ?? run.cluster) !== request.cluster) return notHere(run, request.cluster);
-    if (live && live.worker !== request.worker) return elsewhere(live.cluster, live.worker);
-    if (live?.state === 'finished') return { kind: 'clean', token: live.token, cause: live.cause ?? 'internal' };
-    if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token) });
+    if (live && live.worker !== request.worker) return followHost(live);
+    if (live?.state === 'finished') return cleaning(live);
+    if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token, request.worker) });
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
     const ended = await findEnd(tx, request);
     if (ended || run.attempt > request.attempt) return { kind: 'ended', cause: ended ?? 'host-lost' };
@@ -115,7 +119,9 @@ interface LiveLease {
   token: number;
   cluster: string;
   host: string;
-  worker: string;
+  /** Who serves the host now; null: nobody. */
+  worker: string | null;
+  reach: Reach | null;
   state: RunState;
   cause: Cause | null;
   starting_at: Date | null;
@@ -149,6 +155,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
       'hosts.cluster',
       'hosts.name as host',
       'hosts.worker',
+      'hosts.reach',
       'attempts.state',
       'attempts.cause',
       'starting_at',
@@ -166,9 +173,10 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
     .executeTakeFirst();
 }
 
-async function raiseToken(tx: Transaction<Tables>, token: number): Promise<number> {
+async function raiseToken(tx: Transaction<Tables>, token: number, worker: string): Promise<number> {
   const { rows } = await sql<{ token: number }>`
-    update leases set token = default where token = ${token} returning token`.execute(tx);
+    update leases set token = default, holder = ${worker}, why = 'another supervisor of its attempt'
+    where token = ${token} returning token`.execute(tx);
   const raised = rows[0]?.token;
   if (raised === undefined) throw new Error(`lease ${token} vanished under its lock`);
   return raised;
@@ -207,6 +215,16 @@ function elsewhere(cluster: string, worker: string): LeaseAnswer {
   return { kind: 'elsewhere', queue: workerQueue(cluster, worker) };
 }
 
+/** To whoever serves the host of the attempt now. */
+function followHost({ cluster, host, worker }: LiveLease): LeaseAnswer {
+  if (worker !== null) return elsewhere(cluster, worker);
+  return { kind: 'waiting', reason: `no worker serves its host ${host} now; another of cluster ${cluster} will` };
+}
+
+function cleaning({ token, cause, host, reach }: LiveLease): LeaseAnswer {
+  return { kind: 'clean', token, cause: cause ?? 'internal', ...(reach ? { host, reach } : {}) };
+}
+
 function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
   return {
     kind: 'granted',
@@ -216,6 +234,7 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
     run: run.name,
     spec: specForWorker(run.spec),
     host: live.host,
+    ...(live.reach ? { reach: live.reach } : {}),
     image: live.image ?? run.spec.container,
     leasedForMs: live.leased_ms,
     silentForMs: live.silent_ms,
@@ -266,7 +285,7 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   const choice = await chooseSlot(tx, run, { ...request, maxSlotsPerProject: cluster.max_slots_per_project });
   if (choice.kind === 'none') return putOff(tx, run, choice.reason);
   const { host, slot } = choice;
-  const { rows } = await sql<{ token: number; image: string | null }>`
+  const { rows } = await sql<{ token: number; reach: Reach | null; image: string | null }>`
     with moved as (
       update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null, asked_at = null
       where id = ${run.id}::uuid
@@ -275,17 +294,17 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
       where id = ${run.build_id}::uuid and state = 'queued'
     ), served as (
       insert into lines (cluster, project, priority, host_tag, served_at)
-      values (${run.cluster}, ${run.project}, ${run.spec.priority ?? DEFAULT_PRIORITY}, ${run.spec.hostTag ?? ''}, now())
+      values (${run.cluster}, ${run.project}, ${run.spec.priority ?? DEFAULT_PRIORITY}, ${askOf(run.spec) ?? ''}, now())
       on conflict (cluster, project, priority, host_tag) do update set served_at = now(), raised_run = null
     ), attempted as (
       insert into attempts (run_id, number, state, host, worker, log_cap_bytes)
       values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId}, ${request.logCapBytes}::bigint)
       on conflict (run_id, number) do update set host = excluded.host, worker = excluded.worker
     )
-    insert into leases (run_id, attempt, host, slot, deadline_at)
-    values (${run.id}::uuid, ${request.attempt}, ${host.id}, ${slot},
+    insert into leases (run_id, attempt, host, slot, holder, why, deadline_at)
+    values (${run.id}::uuid, ${request.attempt}, ${host.id}, ${slot}, ${host.workerId}, ${sayWhy(run, request)},
       now() + ${longestMs(run.spec)} * interval '1 millisecond')
-    returning token, ${FIRST_IMAGE} as image`.execute(tx);
+    returning token, (select reach from hosts where id = leases.host) as reach, ${FIRST_IMAGE} as image`.execute(tx);
   const [lease] = rows;
   if (!lease) throw new Error('no token came back from the grant');
   if (host.workerId !== request.worker) return elsewhere(run.cluster, host.workerId);
@@ -294,6 +313,7 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     cluster: run.cluster,
     host: host.name,
     worker: host.workerId,
+    reach: lease.reach,
     state: 'leasing',
     cause: null,
     starting_at: null,
@@ -302,6 +322,11 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     leased_ms: 0,
     silent_ms: 0,
   });
+}
+
+function sayWhy({ project, number, name, spec }: LockedRun, { attempt }: LeaseRequest): string {
+  const ask = askOf(spec);
+  return `attempt ${attempt} of ${project}/${number}/${name}${ask === undefined ? '' : ` asks for ${ask}`}`;
 }
 
 async function chooseSlot(
@@ -315,7 +340,7 @@ async function chooseSlot(
   const waiting = freeSlots === 0 ? [] : await readWaiting(tx, { cluster, except: id, freeSlots });
   const needsHoldings = waiting.length > 0 || maxSlotsPerProject !== null;
   // It is here and its like are not, so it has the claim of whoever is in front of their line.
-  const me = { ...run, priority: spec.priority ?? DEFAULT_PRIORITY, host_tag: spec.hostTag ?? null, place: 1 };
+  const me = { ...run, priority: spec.priority ?? DEFAULT_PRIORITY, host_tag: askOf(spec) ?? null, place: 1 };
   return decideGrant({
     asker: waitingRun(me, request.ageStepMs),
     worker: request.worker,

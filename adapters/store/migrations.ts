@@ -252,4 +252,27 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table workers add release_offered uuid;
     alter table workers add release_failure jsonb;
   `),
+  '0006-hosts': statements(`
+    alter table hosts alter column worker drop not null;
+    alter table hosts add origin text not null default 'worker' check (origin in ('worker', 'listed'));
+    alter table hosts add engine text not null default 'docker';
+    alter table hosts add reach jsonb;
+    alter table hosts add machine jsonb not null default '{"os": null, "arch": null, "cpus": null, "memoryBytes": null}';
+    alter table hosts add drain jsonb;
+    alter table hosts add faults integer not null default 0;
+    alter table hosts add fault text;
+    alter table hosts add quarantined_until timestamptz;
+    alter table hosts add removed_at timestamptz;
+    alter table hosts add check ((origin = 'listed') = (reach is not null));
+    update runs set host_tag = concat_ws(',', spec ->> 'hostTag',
+      'cpus>=' || (spec -> 'resources' ->> 'cpus'), 'memory>=' || (spec -> 'resources' ->> 'memoryBytes'))
+      where state <> 'finished' and (spec -> 'resources' ->> 'cpus' is not null or spec -> 'resources' ->> 'memoryBytes' is not null);
+    alter table workers add serves_hosts_at timestamptz;
+    alter table leases add holder text;
+    alter table leases add why text;
+    alter table leases add history jsonb not null default '[]';
+    create index leases_of_host on leases (host, token);
+    create function note_lease() returns trigger language plpgsql as $note$ begin if tg_op = 'INSERT' or new.state <> old.state or new.token <> old.token then new.history := (case when jsonb_array_length(new.history) >= 50 then new.history - 1 else new.history end) || jsonb_build_object('at', now(), 'token', new.token, 'state', new.state, 'by', new.holder, 'why', new.why); end if; return new; end $note$;
+    create trigger note_lease before insert or update on leases for each row execute function note_lease();
+  `),
 };

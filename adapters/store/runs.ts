@@ -10,6 +10,7 @@ import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
 import { lostOutput } from './holders';
+import { handOverHost } from './hosts';
 import type { Tables } from './tables';
 
 export interface RunRow {
@@ -165,7 +166,7 @@ export async function closeRuns(db: Database, closed: readonly ClosedRun[]): Pro
       with closing as (
         select * from jsonb_to_recordset(${rows}::jsonb) as c ("runId" uuid, cause text, outcome text, message text)
       ), fenced as (
-        update leases set state = 'expired', ended_at = now() from closing
+        update leases set state = 'expired', ended_at = now(), why = closing.cause from closing
         where leases.run_id = closing."runId" and leases.state in ('granted', 'active', 'releasing')
       ), ended as (
         update attempts set state = 'finished', outcome = closing.outcome, cause = closing.cause,
@@ -197,7 +198,8 @@ export async function closeAttempt(
     await lockRuns(tx, [attempt.runId]);
     await sql`
       with fenced as (
-        update leases set state = 'expired', ended_at = now() where run_id = ${attempt.runId}::uuid
+        update leases set state = 'expired', ended_at = now(), why = ${`${attempt.cause}: ${attempt.message}`}::text
+        where run_id = ${attempt.runId}::uuid
           and attempt = ${attempt.number} and state in ('granted', 'active', 'releasing')
       ), ended as (
         update attempts set state = 'finished', outcome = ${outcomeOf(attempt.cause)}, cause = ${attempt.cause},
@@ -210,12 +212,15 @@ export async function closeAttempt(
   });
 }
 
-/** Which worker serves the host of an attempt now, and how the attempt ended if it has. */
+/**
+ * Which worker serves the host of an attempt now, and how the attempt ended if it has. A listed host whose worker is gone
+ * is given to another of its cluster first. @param absent a worker that was waited for in vain
+ */
 export async function locateAttempt(
   db: Database,
-  runId: string,
-  number: number,
+  { runId, number, absent }: { runId: string; number: number; absent?: string },
 ): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined> {
+  await handOverHost(db, { runId, number, absent: absent ?? null });
   return db
     .selectFrom('attempts')
     .innerJoin('runs', 'runs.id', 'attempts.run_id')

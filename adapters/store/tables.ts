@@ -3,6 +3,7 @@
 import type { ColumnType, Generated } from 'kysely';
 import type { LogGap } from '../../domain/schemas/api';
 import type { Role } from '../../domain/schemas/clusters';
+import type { MachineFacts, Reach } from '../../domain/schemas/hosts';
 import type { Placement } from '../../domain/cluster-choice';
 import type { Plan, PlannedRun } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome, RunState } from '../../domain/schemas/words';
@@ -149,6 +150,8 @@ export interface Tables {
     not_accepting: string | null;
     load: number | null;
     free_disk_bytes: number | null;
+    /** When it last asked which listed hosts are its; null: it never serves any. */
+    serves_hosts_at: NullableInstant;
     takes_releases: Generated<boolean>;
     /** What it runs; null: what was installed there. */
     release_digest: string | null;
@@ -183,11 +186,25 @@ export interface Tables {
     id: string;
     cluster: string;
     name: string;
-    worker: string;
+    /** Who serves it; null: a listed host that nobody keeps now. */
+    worker: string | null;
+    /** The machine of a worker, or listed by hand. */
+    origin: Generated<'worker' | 'listed'>;
+    engine: Generated<'docker' | 'shell' | 'ssh'>;
+    reach: ColumnType<Reach | null, string | null | undefined, string | null>;
+    machine: ColumnType<MachineFacts, string | undefined, string>;
     labels: ColumnType<string[], string, string>;
     slots: number;
     version: string;
     not_accepting: string | null;
+    /** Its maintenance. */
+    drain: ColumnType<HostDrainFacts | null, string | null | undefined, string | null>;
+    /** In a row; 0: the last run, or the last probe, was well. */
+    faults: Generated<number>;
+    /** The newest one in words. */
+    fault: string | null;
+    quarantined_until: NullableInstant;
+    removed_at: NullableInstant;
     last_seen_at: Instant;
   };
   /** Queued runs of a cluster that differ in nothing but their age; domain/priority.ts says what for. */
@@ -212,7 +229,29 @@ export interface Tables {
     granted_at: Instant;
     deadline_at: Instant;
     ended_at: NullableInstant;
+    /** Id of the worker that supervises, or did last. */
+    holder: string | null;
+    /** What its newest change was for. */
+    why: string | null;
+    /** Written by a trigger at every change of state or token. */
+    history: ColumnType<LeaseEvent[], never, never>;
   };
+}
+
+export interface LeaseEvent {
+  /** ISO 8601, as PostgreSQL writes it. */
+  at: string;
+  token: number;
+  state: string;
+  by: string | null;
+  why: string | null;
+}
+
+export interface HostDrainFacts {
+  reason: string;
+  by: string;
+  /** ISO 8601. */
+  since: string;
 }
 
 /** Maintenance of a cluster, as it was asked for. Instants are ISO 8601 texts. */

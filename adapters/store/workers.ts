@@ -73,6 +73,15 @@ async function closeHosts(db: Database, worker: { cluster: string; id: string })
     .set({ not_accepting: 'its worker was dismissed' })
     .where('cluster', '=', worker.cluster)
     .where('worker', '=', worker.id)
+    .where('origin', '=', 'worker')
+    .execute();
+  // Another worker of the cluster takes them over.
+  await db
+    .updateTable('hosts')
+    .set({ worker: null, last_seen_at: sql`'epoch'` })
+    .where('cluster', '=', worker.cluster)
+    .where('worker', '=', worker.id)
+    .where('origin', '=', 'listed')
     .execute();
 }
 
@@ -81,7 +90,7 @@ export async function listWorkers(db: Database, cluster: string): Promise<Worker
   const { rows } = await sql<WorkerRow>`
     select w.*, h.name as host, (extract(epoch from now() - w.last_seen_at) * 1000)::float8 as silent_ms,
       (select count(*)::int from leases l where l.host = h.id and l.state in ('granted', 'active', 'releasing')) as busy_slots
-    from workers w left join hosts h on h.cluster = w.cluster and h.worker = w.id::text
+    from workers w left join hosts h on h.cluster = w.cluster and h.worker = w.id::text and h.origin = 'worker'
     where w.cluster = ${cluster} order by w.first_seen_at, w.id`.execute(db);
   return rows;
 }

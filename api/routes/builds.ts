@@ -83,7 +83,9 @@ export function buildRoutes(context: ApiContext): Router {
   });
 
   router.get('/v1/workers', async (_request, response) => {
-    response.json({ workers: (await listHosts(context.db)).map(viewWorker) });
+    response.json({
+      workers: (await listHosts(context.db)).filter(({ origin }) => origin === 'worker').map(viewWorker),
+    });
   });
 
   return router;

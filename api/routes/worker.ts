@@ -18,7 +18,7 @@ import {
   requireLive,
   type Holder,
 } from '../../adapters/store/holders';
-import { recordHost, SILENT_AFTER_MS } from '../../adapters/store/hosts';
+import { keepHosts, recordHost, recordProbes, SILENT_AFTER_MS } from '../../adapters/store/hosts';
 import { requestLease } from '../../adapters/store/leases';
 import { offerRelease } from '../../adapters/store/releases';
 import { recordWorker } from '../../adapters/store/workers';
@@ -26,6 +26,7 @@ import type { WorkerIdentity } from '../../adapters/worker-identity';
 import { WorkerRefusal } from '../../adapters/worker-refusal';
 import { pagePath } from '../../domain/names';
 import { version } from '../../package.json';
+import type { MachineFacts } from '../../domain/schemas/hosts';
 import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
 import { Refusal } from '../problem';
@@ -60,10 +61,18 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.post('/v1/worker/orphans', async (request, response) => {
     const who = workerOf(response);
-    const { worker, found } = shapes.RemainsList.parse(request.body);
+    const { worker, found, hosts = [] } = shapes.RemainsList.parse(request.body);
     requireSelf(who, { worker, cluster: who.cluster });
-    await releaseCleaned(context.db, who, found);
+    await releaseCleaned(context.db, { ...who, hosts }, found);
     response.json({ orphans: await findOrphans(context.db, who.cluster, found) });
+  });
+
+  router.post('/v1/worker/hosts', async (request, response) => {
+    const who = workerOf(response);
+    const { worker, probes } = shapes.HostsAsk.parse(request.body);
+    requireSelf(who, { worker, cluster: who.cluster });
+    await recordProbes(context.db, who, probes);
+    response.json({ hosts: await keepHosts(context.db, who) });
   });
 
   router.post(`${attempt}/progress`, async (request, response) => {
@@ -111,14 +120,16 @@ export function workerRoutes(context: ApiContext): Router {
 async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdentity): Promise<shapes.HelloReply> {
   requireSelf(who, hello);
   const { worker, cluster, host, labels, slots, notAccepting = null } = hello;
+  const { engine, ...machine } = hello.machine ?? {};
   const enlisted = await recordWorker(context.db, hello);
   if (enlisted === undefined) {
     throw new Refusal(429, 'too-many-workers', `cluster ${cluster} has as many workers as it may; dismiss some`);
   }
-  const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting };
+  const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting, engine };
+  const said = hello.machine ? { ...facts, machine: machine as MachineFacts } : facts;
   const upgrade = await offerRelease(context.db, { hello, isEnlisted: enlisted, silentAfterMs: SILENT_AFTER_MS });
-  if (!enlisted) return { enlisted, serverVersion: version, upgrade };
-  const recorded = await recordHost(context.db, facts, SILENT_AFTER_MS);
+  if (!enlisted) return { enlisted, serverVersion: version, upgrade, knowsMachines: true };
+  const recorded = await recordHost(context.db, said, SILENT_AFTER_MS);
   if (!recorded) {
     throw new Refusal(
       403,
@@ -126,7 +137,7 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
       `another living worker serves host ${host} of cluster ${cluster}; give this one a name of its own (SLIPWAY_HOST)`,
     );
   }
-  return { enlisted, serverVersion: version, heldSlots: recorded.heldSlots, upgrade };
+  return { enlisted, serverVersion: version, heldSlots: recorded.heldSlots, upgrade, knowsMachines: true };
 }
 
 async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdentity): Promise<shapes.LeaseReply> {

@@ -2,6 +2,7 @@
 // Read by api/ (checks at the door) and adapters/worker-api.ts (checks the answers).
 import { z } from 'zod';
 import { LogGap } from './api';
+import { MachineFacts, Reach } from './hosts';
 import { PlannedRun } from './plan';
 import { Cause, RunState } from './words';
 
@@ -41,6 +42,9 @@ export const Hello = z.strictObject({
     })
     .nullish()
     .describe('null: it takes no releases; absent: it does not know yet whether the server knows this field'),
+  machine: MachineFacts.extend({ engine: z.enum(['docker', 'shell']).describe('shell: it has no containers') })
+    .optional()
+    .describe('of its host; absent: it does not know yet whether the server knows this field'),
 });
 export type Hello = z.infer<typeof Hello>;
 
@@ -52,6 +56,7 @@ export const HelloReply = z.object({
     .object({ id: z.uuid().describe('of the pin'), signed: z.string().describe('compact JWS of a SignedRelease') })
     .nullish()
     .describe('the release to take now; null: none; absent: the server does not know of releases'),
+  knowsMachines: z.boolean().optional().describe('a hello may say what machine its host is; absent: it may not'),
 });
 export type HelloReply = z.infer<typeof HelloReply>;
 
@@ -83,6 +88,7 @@ export const Lease = z.strictObject({
   runUrl: z.string(),
   spec: PlannedRun,
   host: z.string(),
+  reach: Reach.optional().describe('of a listed host; absent: it is the machine of the worker'),
   image: z.string().describe('what to make the container from: the reference, or the digest of an earlier attempt'),
   leasedForMs: count.describe('ms since the slot was granted'),
   silentForMs: count.describe('ms since the script started or its last output came home'),
@@ -106,6 +112,8 @@ export const LeaseReply = z.discriminatedUnion('kind', [
     kind: z.literal('clean'),
     token: count,
     cause: Cause.describe('how the attempt ended; its container may still be there'),
+    host: z.string().optional().describe('a listed host; absent: it is the machine of the worker'),
+    reach: Reach.optional(),
   }),
   z.strictObject({ kind: z.literal('ended'), cause: Cause }),
 ]);
@@ -145,9 +153,24 @@ export type AttemptKey = z.infer<typeof AttemptKey>;
 /** Names an attempt and the supervisor that has it. */
 export type HolderKey = AttemptKey & { token: number };
 
+/** What a worker found of a listed host that it serves: `machine`, or the `fault` that keeps it from working there. */
+export const HostProbe = z.strictObject({
+  host: z.string(),
+  fault: plain(1, 500).optional(),
+  machine: MachineFacts.optional(),
+  notAccepting: plain(1, 300).nullish().describe('why it takes no new runs though it is well; null: it does'),
+});
+export type HostProbe = z.infer<typeof HostProbe>;
+export const HostsAsk = z.strictObject({ worker: z.uuid(), probes: z.array(HostProbe).max(10_000) });
+export const HostsReply = z.object({
+  hosts: z.array(z.object({ name: z.string(), reach: Reach })).describe('those that it is to serve now'),
+});
+export type ServedHost = z.infer<typeof HostsReply>['hosts'][number];
+
 /** What a worker finds on its machine of attempts; the answer names those whose remains nobody needs. */
 export const RemainsList = z.strictObject({
   worker: z.uuid(),
   found: z.array(AttemptKey).max(10_000).describe('all of them: containers, folders, and what it supervises now'),
+  hosts: z.array(z.string()).max(10_000).optional().describe('listed hosts that it could look at; absent: none'),
 });
 export const OrphanList = z.strictObject({ orphans: z.array(AttemptKey) });

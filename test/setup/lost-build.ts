@@ -94,7 +94,7 @@ const LONG = new Set(['definition', 'plan_jobs', 'spec', 'params', 'log_index'])
 async function queuesOf({ db }: CrashRig): Promise<string[]> {
   const hosts = await db.selectFrom('hosts').select(['cluster', 'worker']).execute();
   const clusters = new Set(hosts.map(({ cluster }) => clusterQueue(cluster)));
-  return [ORCHESTRATOR_QUEUE, ...clusters, ...hosts.map(({ cluster, worker }) => workerQueue(cluster, worker))];
+  return [ORCHESTRATOR_QUEUE, ...clusters, ...hosts.map(({ cluster, worker }) => workerQueue(cluster, worker ?? ''))];
 }
 
 async function askTemporal(address: string, args: string[]): Promise<string> {

@@ -1,0 +1,221 @@
+// Owns the program that keeps a run on a machine without containers: one POSIX shell text, sent along with each command.
+// What it starts lives on its own; all that is known of it lies in the folder of the run, so any worker can go on with it.
+// Called by bare-engine.ts.
+//
+//   <root>/<name>/ script, launch    what is run, and how          started/   made once, by whoever starts it
+//                  repo, archive, …  its folders                   pid        runner and first process, with their births
+//                  created           when                          log, exit  output, exit code and when
+//                  t.<token>         fencing tokens that were seen here
+
+/** Exit codes of the program that mean something. */
+export const BARE_CODES = { gone: 3, fenced: 4, alive: 5 } as const;
+
+/**
+ * `sh -c TEXT slipway ROOT SHELL VERB NAME TOKEN …`; token 0: whoever calls was told that nobody holds the run.
+ * A process belongs to a run when the mark is in its environment, or when it is of the session (without `setsid`: the
+ * group) of the first one. Births keep the number of a process apart from a later one of the same number.
+ */
+export const BARE_PROGRAM = String.raw`
+root=$1 sh=$2 verb=$3 name=$4 token=$5
+shift 5
+run=$root/$name
+die() { code=$1; shift; printf '%s\n' "$*" >&2; exit "$code"; }
+
+fence() {
+  [ "$token" -gt 0 ] || return 0
+  : >"$run/t.$token" || exit 1
+  for seen in "$run"/t.*; do
+    [ "$(expr "$seen" : '.*/t\.\([0-9]*\)$')" -le "$token" ] || die 4 "token $token is not the newest of $name"
+  done
+}
+
+born() {
+  if [ -r /proc/self/stat ]; then
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    set -- $(printf '%s' "$stat" | sed 's/.*) //')
+    [ "$1" = Z ] || echo "$(shift 19; echo "$1")@$(cat /proc/sys/kernel/random/boot_id)"
+  else
+    ps -o lstart= -p "$1" 2>/dev/null | tr ' ' _
+  fi
+}
+
+read_pid() { read -r runner runner_born first first_born <"$run/pid"; }
+
+await_pid() {
+  tries=0
+  until [ -e "$run/pid" ] || [ $tries -ge 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+  [ -e "$run/pid" ] && read_pid
+}
+
+members() {
+  now=$(born "$first")
+  group=$first
+  [ -z "$now" ] || [ "$now" = "$first_born" ] || group=none
+  if [ -r /proc/self/stat ]; then
+    [ "$(cat /proc/sys/kernel/random/boot_id)" = "$(expr "$runner_born" : '.*@\(.*\)')" ] || return 0
+    {
+      grep -lF "SLIPWAY_RUN=/$name/" /proc/[0-9]*/environ 2>/dev/null | sed 's,/proc/,,; s,/environ,,'
+      cat /proc/[0-9]*/stat 2>/dev/null | awk -v g="$group" '{ p = $1; sub(/^.*\) /, ""); if (($3 == g || $4 == g) && $1 != "Z") print p }'
+    } | sort -u
+  else
+    ps -A -o pid= -o pgid= -o stat= | awk -v g="$group" '$2 == g && $3 !~ /^Z/ { print $1 }'
+  fi
+}
+
+is_alive() {
+  [ "$(born "$runner")" = "$runner_born" ] || [ -n "$(members)" ]
+}
+
+kill_members() {
+  tries=0
+  while left=$(members); [ -n "$left" ]; do
+    [ $tries -lt 200 ] || return 1
+    kill -s KILL $left 2>/dev/null
+    sleep 0.05
+    tries=$((tries + 1))
+  done
+}
+
+end_run() {
+  [ -d "$run/started" ] || return 0
+  await_pid || return 0
+  [ -e "$run/exit" ] && return 0
+  left=$(members)
+  [ -z "$left" ] || kill -s TERM $left 2>/dev/null
+  tries=0
+  while [ ! -e "$run/exit" ] && is_alive && [ $tries -lt $(($1 * 10)) ]; do sleep 0.1; tries=$((tries + 1)); done
+  kill_members || die 5 "processes of $name live on after KILL: $(members | tr '\n' ' ')"
+  tries=0
+  while [ ! -e "$run/exit" ] && [ "$(born "$runner")" = "$runner_born" ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+  [ "$(born "$runner")" != "$runner_born" ] || [ -e "$run/exit" ] || kill -s KILL "$runner"
+}
+
+state() {
+  [ -e "$run/created" ] || { echo absent; return; }
+  created=$(cat "$run/created")
+  [ -d "$run/started" ] || { echo "created $created"; return; }
+  await_pid || { echo "lost $created 0"; return; }
+  since=$(cat "$run/started/at")
+  if [ ! -e "$run/exit" ] && is_alive; then echo "running $created $since"
+  elif [ -e "$run/exit" ]; then echo "exited $created $since $(cat "$run/exit")"
+  else echo "lost $created $since"
+  fi
+}
+
+case $verb in
+prepare)
+  mkdir -p "$run/repo" "$run/archive" "$run/secrets" || exit 1
+  chmod 700 "$run" || exit 1
+  fence
+  [ -e "$run/created" ] && exit 0
+  printf '%s' "$1" >"$run/program" && cat >"$run/script.new" && chmod 755 "$run/script.new" && mv "$run/script.new" "$run/script"
+  ;;
+create)
+  [ -d "$run" ] || die 3 "the folder of $name is gone"
+  fence
+  [ -e "$run/created" ] && exit 0
+  cat >"$run/launch" && date +%s >"$run/created.new" && mv "$run/created.new" "$run/created"
+  ;;
+start)
+  [ -e "$run/created" ] || die 3 "the folder of $name is gone"
+  fence
+  if mkdir "$run/started" 2>/dev/null; then
+    date +%s >"$run/started/at"
+    : >"$run/log"
+    detach=nohup
+    command -v setsid >/dev/null && detach=setsid
+    $detach "$sh" "$run/program" "$root" "$sh" keep "$name" 0 </dev/null >/dev/null 2>&1 &
+  fi
+  await_pid || die 1 "the run $name did not begin within 5 s"
+  ;;
+keep)
+  trap : HUP INT TERM
+  cd "$run/repo" || exit 1
+  if command -v setsid >/dev/null; then
+    setsid env "SLIPWAY_RUN=/$name/" "$sh" "$run/launch" >>"$run/log" 2>&1 </dev/null &
+  else
+    set -m
+    env "SLIPWAY_RUN=/$name/" "$sh" "$run/launch" >>"$run/log" 2>&1 </dev/null &
+    set +m
+  fi
+  first=$! runner=$$
+  runner_born=$(born $$) first_born=$(born $first)
+  echo "$runner $runner_born $first $first_born" >"$run/pid.new" && mv "$run/pid.new" "$run/pid"
+  wait $first
+  code=$?
+  while kill -s 0 $first 2>/dev/null; do wait $first; code=$?; done
+  kill_members
+  echo "$code $(date +%s)" >"$run/exit.new" && mv "$run/exit.new" "$run/exit"
+  ;;
+find) state ;;
+wait)
+  await_pid
+  rounds=0
+  until [ -e "$run/exit" ] || [ ! -d "$run/started" ]; do
+    rounds=$((rounds + 1))
+    [ $((rounds % 20)) -ne 0 ] || is_alive || break
+    sleep 0.25
+  done
+  state
+  ;;
+follow)
+  at=$1
+  rounds=0
+  while [ -e "$run/log" ]; do
+    over=
+    rounds=$((rounds + 1))
+    [ -e "$run/exit" ] && over=1
+    [ $((rounds % 20)) -ne 0 ] || { await_pid && is_alive; } || over=1
+    size=$(wc -c <"$run/log")
+    if [ "$size" -gt "$at" ]; then
+      tail -c +$((at + 1)) "$run/log" | head -c $((size - at)) || exit 0
+      at=$((size))
+    fi
+    [ -z "$over" ] || break
+    sleep 0.25
+  done
+  ;;
+stop)
+  [ -d "$run" ] || exit 0
+  fence
+  end_run "$1"
+  ;;
+files)
+  cd "$run/archive" 2>/dev/null || exit 0
+  find . -type f -exec "$sh" -c 'for file; do printf "%s %s\0" "$(wc -c <"$file")" "$file"; done' sh {} +
+  ;;
+read)
+  cd "$run/archive" || die 3 "the folder of $name is gone"
+  path=.
+  IFS=/
+  set -f
+  for part in $1; do
+    path=$path/$part
+    [ ! -h "$path" ] || die 6 "$1 leads through a link"
+  done
+  [ -f "$path" ] || die 6 "$1 is no plain file any more"
+  exec cat "$path"
+  ;;
+remove)
+  [ -d "$run" ] || exit 0
+  fence
+  end_run 0
+  rm -rf "$run" 2>/dev/null || { chmod -R u+rwX "$run"; rm -rf "$run"; }
+  ;;
+remains)
+  [ -d "$root" ] || exit 0
+  ls -1 "$root"
+  ;;
+probe)
+  umask 077
+  mkdir -p "$root" && file=$root/.probe-$$ || exit 1
+  trap 'rm -f "$file"' EXIT
+  printf '#!%s\nexit 0\n' "$sh" >"$file" && chmod 700 "$file" && "$file" || die 1 "programs in $root cannot be written and run"
+  uname -s
+  uname -m
+  getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 0
+  { sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo 2>/dev/null | grep . || sysctl -n hw.memsize 2>/dev/null | awk '{ printf "%d\n", $1 / 1024 }' | grep . || echo 0; }
+  df -Pk "$root" | awk 'NR == 2 { print $4 }'
+  ;;
+esac
+`;

@@ -1,0 +1,28 @@
+// Owns the commands on the worker's own machine. Used by bare-engine.ts as a Shell.
+import { spawn } from 'node:child_process';
+import type { Opened, OpenOptions, Shell } from './shell';
+
+/** The end of what a command says on standard error, bytes. */
+const ERRORS_KEPT = 8_192;
+
+export class LocalShell implements Shell {
+  readonly name = 'this machine';
+  readonly shell = '/bin/sh';
+
+  async open([program = '', ...args]: readonly string[], { input, signal }: OpenOptions = {}): Promise<Opened> {
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], signal });
+    let errors = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-ERRORS_KEPT)));
+    const ended = new Promise<{ code: number; errors: string }>((done, fail) => {
+      child.once('error', fail);
+      child.once('close', (code, killer) =>
+        done({ code: code ?? 255, errors: killer ? `killed by ${killer}` : errors }),
+      );
+    });
+    ended.catch(() => undefined);
+    // A command that ends before it has read everything says so by its exit code.
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(input);
+    return { output: child.stdout, ended };
+  }
+}

@@ -1,0 +1,31 @@
+// Owns the port of what carries commands to a machine: its own shell, or one behind SSH.
+// Implemented by local-shell.ts and ssh-host.ts; used by bare-engine.ts.
+
+export interface OpenOptions {
+  /** What the command reads; default: nothing. */
+  input?: Uint8Array;
+  /** Aborted: the command is let go, and whoever reads its output gets an error. */
+  signal?: AbortSignal;
+}
+
+/** A command under way. */
+export interface Opened {
+  /** Its standard output; an error when the machine was lost meanwhile. */
+  output: AsyncIterable<Buffer>;
+  /** How it ended, once the output is read. @throws Error with `code` ECONNRESET when the machine was lost */
+  ended: Promise<{ code: number; errors: string }>;
+}
+
+export interface Shell {
+  /** As a sentence needs it, e.g. `host box-1`. */
+  readonly name: string;
+  /** Path of the POSIX shell on the machine. */
+  readonly shell: string;
+  /** Starts a program with its arguments, none of which any shell may read. @throws Error with `code` when it cannot be reached */
+  open(command: readonly string[], options?: OpenOptions): Promise<Opened>;
+}
+
+/** The machine was not reached, or lost: repeating the call may help. */
+export function lostMachine(message: string, cause?: unknown): NodeJS.ErrnoException {
+  return Object.assign(new Error(message, { cause }), { code: 'ECONNRESET' });
+}

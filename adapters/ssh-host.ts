@@ -1,0 +1,154 @@
+// Owns the one door to ssh2: commands on a host by its address, under a pinned host key, over as few connections as its
+// server allows. Used by bare-engine.ts as a Shell.
+import { createHash } from 'node:crypto';
+import { Client, type ClientChannel } from 'ssh2';
+import type { Reach } from '../domain/schemas/hosts';
+import { lostMachine, type Opened, type OpenOptions, type Shell } from './shell';
+
+/** An OpenSSH server takes 10 sessions a connection by default. */
+const SESSIONS_A_CONNECTION = 8;
+const CONNECT_LIMIT_MS = 10_000;
+/** A link that is silent for three of these is dead. */
+const KEEP_ALIVE_MS = 5_000;
+const ERRORS_KEPT = 8_192;
+
+interface Connection {
+  client: Client;
+  sessions: number;
+}
+
+export class SshHost implements Shell {
+  readonly name: string;
+  readonly shell: string;
+  private readonly connections = new Set<Connection>();
+  /** One at a time: a server drops connections when many begin at once. */
+  private connecting: Promise<unknown> = Promise.resolve();
+  private isClosed = false;
+
+  /** @param privateKey as ssh-keygen writes it, without a passphrase */
+  constructor(
+    name: string,
+    private readonly reach: Reach,
+    private readonly privateKey: string,
+  ) {
+    this.name = `host ${name}`;
+    this.shell = reach.shell;
+  }
+
+  async open(command: readonly string[], { input, signal }: OpenOptions = {}): Promise<Opened> {
+    const connection = await this.reserve();
+    let channel: ClientChannel;
+    try {
+      channel = await begin(connection.client, command.map(quote).join(' '));
+    } catch (error) {
+      this.giveBack(connection);
+      throw lostMachine(`${this.name} does not take a command: ${(error as Error).message}`, error);
+    }
+    channel.once('close', () => this.giveBack(connection));
+    const letGo = (): void => void channel.destroy();
+    if (signal?.aborted) letGo();
+    else signal?.addEventListener('abort', letGo, { once: true });
+    channel.once('close', () => signal?.removeEventListener('abort', letGo));
+    channel.end(input);
+    return { output: channel as AsyncIterable<Buffer>, ended: this.endOf(channel) };
+  }
+
+  /** Ends its connections, those in use once they are idle. */
+  close(): void {
+    this.isClosed = true;
+    for (const { client, sessions } of this.connections) if (sessions === 0) client.end();
+  }
+
+  private endOf(channel: ClientChannel): Promise<{ code: number; errors: string }> {
+    let errors = '';
+    channel.stderr.on('data', (bytes: Buffer) => (errors = (errors + bytes.toString()).slice(-ERRORS_KEPT)));
+    let code: number | undefined;
+    channel.once('exit', (exit: number | null) => (code = exit ?? 255));
+    const ended = new Promise<{ code: number; errors: string }>((done, fail) => {
+      channel.on('error', fail);
+      channel.once('close', () => {
+        if (code === undefined) fail(lostMachine(`${this.name} was lost in the middle of a command`));
+        else done({ code, errors });
+      });
+    });
+    ended.catch(() => undefined);
+    return ended;
+  }
+
+  private async reserve(): Promise<Connection> {
+    const turn = this.connecting.then(async () => {
+      for (const connection of this.connections)
+        if (connection.sessions < SESSIONS_A_CONNECTION) return take(connection);
+      const connection = { client: await this.connect(), sessions: 0 };
+      this.connections.add(connection);
+      const forget = (): void => void this.connections.delete(connection);
+      connection.client.on('close', forget).on('end', forget);
+      return take(connection);
+    });
+    this.connecting = turn.catch(() => undefined);
+    return turn;
+  }
+
+  private giveBack(connection: Connection): void {
+    connection.sessions -= 1;
+    const hasRoom = [...this.connections].some((one) => one !== connection && one.sessions < SESSIONS_A_CONNECTION);
+    if (connection.sessions === 0 && (hasRoom || this.isClosed)) {
+      this.connections.delete(connection);
+      connection.client.end();
+    }
+  }
+
+  private connect(): Promise<Client> {
+    const { address, port, user, hostKeys } = this.reach;
+    const client = new Client();
+    let stranger: string | undefined;
+    const isKnown = (key: Buffer): boolean => {
+      const print = `SHA256:${createHash('sha256').update(key).digest('base64').replace(/=+$/, '')}`;
+      if (!hostKeys.includes(print)) stranger = print;
+      return stranger === undefined;
+    };
+    return new Promise((done, fail) => {
+      const refuse = (error: Error): void => {
+        client.destroy();
+        fail(lostMachine(sayRefusal(error, { place: `${user}@${address}:${port}`, stranger }), error));
+      };
+      client.on('error', refuse);
+      client.once('close', () => refuse(new Error('the connection was closed')));
+      client.once('ready', () => done(client));
+      client.connect({
+        host: address,
+        port,
+        username: user,
+        privateKey: this.privateKey,
+        hostVerifier: isKnown,
+        readyTimeout: CONNECT_LIMIT_MS,
+        keepaliveInterval: KEEP_ALIVE_MS,
+        keepaliveCountMax: 3,
+      });
+    });
+  }
+}
+
+function take(connection: Connection): Connection {
+  connection.sessions += 1;
+  return connection;
+}
+
+function begin(client: Client, command: string): Promise<ClientChannel> {
+  return new Promise((done, fail) => {
+    client.exec(command, (error, channel) => (error ? fail(error) : done(channel)));
+  });
+}
+
+function sayRefusal(error: Error, { place, stranger }: { place: string; stranger: string | undefined }): string {
+  if (stranger !== undefined) return `${place} shows host key ${stranger}, which is none of those listed for it`;
+  if (/authentication methods failed/i.test(error.message)) {
+    return `${place} does not take the key of this worker; put its public part into authorized_keys there`;
+  }
+  return `${place} is not reached: ${error.message}`;
+}
+
+/** For a POSIX shell, which is what a server hands the command line to. */
+function quote(text: string): string {
+  return /^[\w./:=@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,127 @@
+// Owns the shapes of hosts and leases as they cross HTTP, under /v1 and between the API and cluster workers.
+// Read by api/ (checks at the door), cli/ and web/ (types of the answers), adapters/ and worker-api.ts.
+import { z } from 'zod';
+
+const instant = z.string().describe('ISO 8601 instant in UTC');
+const count = z.number().int().nonnegative();
+const plain = (max: number) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .regex(/^[^\p{Cc}]*$/u, 'must have no control characters');
+
+const HostName = z
+  .string()
+  .regex(/^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$/, 'use 1 to 100 of A-Z a-z 0-9 . _ -, ends alphanumeric');
+const Label = plain(200).regex(/^[^,\s](?:[^,]*[^,\s])?$/, 'use no commas, and no blanks at its ends');
+const posixPath = z
+  .string()
+  .max(1024)
+  .regex(/^\/[^\p{Cc}]*$/u, 'write an absolute path, with / as separator');
+
+export const MachineFacts = z.strictObject({
+  os: plain(40).nullable().describe('linux, darwin or windows; null: not known'),
+  arch: plain(40).nullable().describe('amd64, arm64, …; null: not known'),
+  cpus: z.number().positive().nullable().describe('cores; null: not known'),
+  memoryBytes: z.number().int().positive().nullable().describe('bytes; null: not known'),
+});
+export type MachineFacts = z.infer<typeof MachineFacts>;
+
+/** How a worker of the cluster reaches a listed host. No secret is in it: keys are files of the workers. */
+export const Reach = z.strictObject({
+  kind: z.literal('ssh').describe('commands over SSH, without containers'),
+  address: plain(255).describe('name or IP address, as the workers of the cluster see it'),
+  port: z.number().int().min(1).max(65_535).default(22),
+  user: plain(100).describe('on the host; runs are its processes'),
+  hostKeys: z
+    .array(z.string().regex(/^SHA256:[A-Za-z0-9+/]{43}$/, 'write a fingerprint as ssh-keygen -l shows it: SHA256:…'))
+    .min(1, 'name one fingerprint or more; see: ssh-keyscan HOST | ssh-keygen -lf -')
+    .max(10)
+    .describe('the only keys under which the host is believed'),
+  dir: posixPath.default('/var/tmp/slipway').describe('folder of the runs on the host'),
+  shell: posixPath.default('/bin/sh').describe('a POSIX shell on the host; on Windows that of Git, MSYS2 or Cygwin'),
+});
+export type Reach = z.infer<typeof Reach>;
+
+const fields = {
+  labels: z
+    .array(Label)
+    .max(100)
+    .describe('what runs may ask for by host-tag; system and architecture come by themselves'),
+  slots: z.number().int().min(1).max(1000).describe('runs at once'),
+  reach: Reach,
+};
+export const CreateHost = z.strictObject({
+  name: HostName,
+  labels: fields.labels.default([]),
+  slots: fields.slots.default(1),
+  reach: fields.reach,
+});
+export type CreateHost = z.infer<typeof CreateHost>;
+export const EditHost = z.strictObject(fields).partial();
+export type EditHost = z.infer<typeof EditHost>;
+
+/** ready, or why it takes no new runs. */
+export const HostState = z.enum(['ready', 'refusing', 'draining', 'drained', 'quarantined', 'offline']);
+export type HostState = z.infer<typeof HostState>;
+
+export const HostSummary = z.strictObject({
+  cluster: z.string(),
+  name: z.string(),
+  origin: z
+    .enum(['worker', 'listed'])
+    .describe('worker: the machine of a worker, which says so itself; listed: by hand'),
+  state: HostState,
+  why: z.string().nullable().describe('why it takes no new runs; null: it does'),
+  engine: z.enum(['docker', 'shell', 'ssh']).describe('what runs are: containers, or processes without one'),
+  reach: Reach.nullable().describe('null: the machine of its worker'),
+  labels: z.array(z.string()),
+  machine: MachineFacts,
+  slots: count,
+  busySlots: count,
+  worker: z.string().nullable().describe('id of the worker that serves it; null: none does now'),
+  drain: z
+    .strictObject({ reason: z.string(), by: z.string(), since: instant })
+    .nullable()
+    .describe('its maintenance; null: none'),
+  faults: count.describe('times in a row that it failed a run or a probe'),
+  quarantinedUntil: instant.nullable(),
+  lastSeenAt: instant.nullable().describe('null: it never answered'),
+});
+export type HostSummary = z.infer<typeof HostSummary>;
+export const HostList = z.strictObject({ hosts: z.array(HostSummary) });
+export const HostDrain = z.strictObject({ reason: plain(1000).describe('why; people who wait read it') });
+
+export const LeaseEvent = z.strictObject({
+  at: instant,
+  token: count,
+  state: z.string().describe('granted, active, releasing, released or expired'),
+  by: z.string().nullable().describe('id of the worker that held it then'),
+  why: z.string().nullable(),
+});
+export const LeaseSummary = z.strictObject({
+  token: count.describe('fencing token; it rises with every grant and every change of supervisor'),
+  cluster: z.string(),
+  host: z.string(),
+  slot: count,
+  project: z.string(),
+  build: count,
+  run: z.string(),
+  attempt: count,
+  state: z.enum(['granted', 'active', 'releasing', 'released', 'expired']),
+  worker: z.string().nullable(),
+  why: z.string().nullable().describe('what its newest change was for'),
+  grantedAt: instant,
+  deadlineAt: instant.describe('when it ends even if its host never speaks again'),
+  endedAt: instant.nullable(),
+  history: z.array(LeaseEvent).describe('what became of it, oldest first; 50 at most'),
+});
+export type LeaseSummary = z.infer<typeof LeaseSummary>;
+export const LeaseList = z.strictObject({ leases: z.array(LeaseSummary).describe('newest grant first') });
+export const LeaseQuery = z.object({
+  cluster: z.string().optional(),
+  host: z.string().optional(),
+  all: z.enum(['true', 'false']).default('false').describe('true: those that have ended as well'),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+});

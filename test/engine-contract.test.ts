@@ -1,0 +1,365 @@
+// Proves that every kind of engine keeps the same promises: a script is started once and adopted by whoever comes next,
+// every byte of its output arrives once, and what is gone is gone. A real Docker engine, a real sshd, real processes.
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import Dockerode from 'dockerode';
+import { BareEngine } from '../adapters/bare-engine';
+import { DockerEngine } from '../adapters/docker-engine';
+import type { ContainerSpec, Engine, FoundContainer } from '../adapters/engine';
+import { LocalShell } from '../adapters/local-shell';
+import { SshHost } from '../adapters/ssh-host';
+import { containerName } from '../domain/names';
+import { CuttableLink } from './setup/cuttable-link';
+import { ensureTestImage, TEST_IMAGE } from './setup/house';
+import { SshServer } from './setup/sshd';
+import { waitFor } from './setup/wait-for';
+
+const dir = mkdtempSync(join(tmpdir(), 'slipway-engines-'));
+const root = join(dir, 'runs');
+let sshd: SshServer;
+let link: CuttableLink;
+const hosts: SshHost[] = [];
+beforeAll(async () => {
+  await ensureTestImage();
+  sshd = await SshServer.open();
+  link = await CuttableLink.open(sshd.port);
+}, 120_000);
+afterAll(async () => {
+  for (const host of hosts) host.close();
+  await link?.close();
+  await sshd?.stop();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+function overSsh(): BareEngine {
+  const host = new SshHost('box', sshd.reach({ port: link.port.at }), sshd.privateKey);
+  hosts.push(host);
+  return new BareEngine(host, root);
+}
+/** Each call makes an engine as a new worker process would. */
+const KINDS: Record<string, () => Engine> = {
+  docker: () => new DockerEngine(new Dockerode(), root),
+  'the machine itself': () => new BareEngine(new LocalShell(), root),
+  'a host over SSH': overSsh,
+};
+const BARE = Object.keys(KINDS).filter((kind) => kind !== 'docker');
+
+const forever = new AbortController().signal;
+const nameOf = (): string => containerName(randomUUID(), 1);
+
+type Made = Partial<ContainerSpec> & { name: string; script: string };
+
+async function make(engine: Engine, { name, script, ...more }: Made): Promise<void> {
+  const runDir = await engine.makeRunDir(name, script);
+  const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
+  await engine.create({ ...none, name, image: TEST_IMAGE, runDir, ...more });
+}
+
+async function begin(engine: Engine, script: string, more: Partial<ContainerSpec> = {}): Promise<FoundContainer> {
+  const name = nameOf();
+  await make(engine, { name, script, ...more });
+  await engine.start(name);
+  return found(engine, name);
+}
+
+async function found(engine: Engine, name: string): Promise<FoundContainer> {
+  const container = await engine.find(name);
+  if (!container) throw new Error(`${name} is not there`);
+  return container;
+}
+
+const wait = (engine: Engine, container: FoundContainer) =>
+  engine.wait(container, { signal: forever, onRestart: () => undefined });
+
+async function follow(engine: Engine, container: FoundContainer, fromByte = 0): Promise<string> {
+  const pieces: Buffer[] = [];
+  const options = { fromByte, signal: forever, exited: wait(engine, container).catch(() => undefined) };
+  for await (const piece of engine.follow(container, options)) pieces.push(piece);
+  return Buffer.concat(pieces).toString();
+}
+
+async function run(engine: Engine, script: string, more: Partial<ContainerSpec> = {}) {
+  const container = await begin(engine, script, more);
+  const [{ exitCode }, output] = await Promise.all([wait(engine, container), follow(engine, container)]);
+  return { name: container.name, exitCode, output };
+}
+
+/** Processes of this machine whose command line has a word in it. */
+function processesWith(word: string): string[] {
+  return execFileSync('ps', ['-eo', 'pid=,args=', '-ww'], { encoding: 'utf8' })
+    .split('\n')
+    .filter((line) => line.includes(word) && !line.includes('ps -eo'));
+}
+
+describe.each(Object.keys(KINDS))('%s', (kind) => {
+  const engine = (): Engine => KINDS[kind]!();
+
+  test('H1 a script runs in its folder with its environment byte for byte, and its exit code is the verdict', async () => {
+    const env = { TRICKY: `a "b" 'c' \`d\` $(e) $F \\n ü`, LINES: 'one\ntwo', EMPTY: '' };
+    const script = '#!/bin/sh\nprintf "%s|%s|%s|" "$TRICKY" "$LINES" "$EMPTY"; pwd; sleep 0.3; echo err >&2; exit 7\n';
+    const { name, exitCode, output } = await run(engine(), script, { env });
+
+    expect(exitCode).toBe(7);
+    const folder = kind === 'docker' ? '/repo' : join(root, name, 'repo');
+    expect(output).toBe(`${env.TRICKY}|${env.LINES}||${folder}\nerr\n`);
+    await engine().remove(name);
+  }, 30_000);
+
+  test('H1 the folders of a run are named in its environment', async () => {
+    const script = '#!/bin/sh\ncd "$H_REPO" && echo kept >"$H_ARCHIVE/file" && ls -d "$H_SECRETS" >/dev/null && pwd\n';
+    const { name, exitCode } = await run(engine(), script);
+    const files = [];
+    for await (const file of engine().archivedFiles(name)) files.push(file.path);
+    await engine().remove(name);
+
+    expect([exitCode, files]).toEqual([0, ['file']]);
+  }, 30_000);
+
+  test('B4 B5 started again and again, by several at once, a script runs once; who comes later adopts it', async () => {
+    const name = nameOf();
+    await make(engine(), {
+      name,
+      script:
+        '#!/bin/sh\necho began; echo x >>"$H_ARCHIVE/starts"; while [ ! -e "$H_ARCHIVE/go" ]; do sleep 0.1; done; echo over\n',
+    });
+    const one = engine();
+    await one.start(name);
+    await Promise.all([1, 2, 3].map(() => one.start(name)));
+    const adopted = engine();
+    const container = await found(adopted, name);
+    expect(container.state).toBe('running');
+    expect(container.startedAt).not.toBeNull();
+    await waitFor(() => existsSync(join(root, name, 'archive', 'starts')), { what: 'it has begun' });
+    execFileSync('touch', [join(root, name, 'archive', 'go')]);
+    const output = await follow(adopted, container);
+    await adopted.start(name);
+    await engine().create({
+      name,
+      image: TEST_IMAGE,
+      runDir: join(root, name),
+      env: {},
+      privileged: false,
+      capAdd: [],
+      capDrop: [],
+      resources: {},
+      labels: {},
+    });
+
+    expect(output).toBe('began\nover\n');
+    expect((await found(engine(), name)).state).toBe('exited');
+    expect(readFileSync(join(root, name, 'archive', 'starts'), 'utf8')).toBe('x\n');
+    await adopted.remove(name);
+    expect(await engine().find(name)).toBeUndefined();
+  }, 30_000);
+
+  test('R2 output is followed from any byte, and much of it arrives whole', async () => {
+    const container = await begin(
+      engine(),
+      '#!/bin/sh\ni=0; while [ $i -lt 20000 ]; do echo "line $i of this very run"; i=$((i+1)); done\n',
+    );
+    const whole = Array.from({ length: 20_000 }, (_, at) => `line ${at} of this very run\n`).join('');
+
+    expect(await follow(engine(), container)).toBe(whole);
+    expect(await follow(engine(), container, 100_003)).toBe(whole.slice(100_003));
+    expect(await follow(engine(), container, whole.length)).toBe('');
+    await engine().remove(container.name);
+  }, 60_000);
+
+  test('B7 a stop is over when no process of the run is alive, those that ignore TERM or left their session included', async () => {
+    const mark = `mark-${randomUUID()}`;
+    const script = `#!/bin/sh
+trap 'echo told' TERM
+setsid sh -c 'trap "" TERM; while :; do sleep 1; done # ${mark}' &
+sh -c 'trap "" TERM; while :; do sleep 1; done # ${mark}' &
+echo ready
+while :; do sleep 0.1; done
+`;
+    const container = await begin(engine(), script);
+    await waitFor(() => processesWith(mark).length >= 2, { what: 'they run' });
+    const output = follow(engine(), container);
+    await engine().stop(container.name, 1_000);
+    const left = processesWith(mark);
+
+    expect(left).toEqual([]);
+    expect(await output).toMatch(/^ready\n(?:Terminated\n)?told\n/);
+    expect((await wait(engine(), container)).exitCode).toBe(137);
+    await engine().stop(container.name, 1_000);
+    await engine().remove(container.name);
+  }, 30_000);
+
+  test('H7 what a script leaves running ends with it, and a removal takes everything', async () => {
+    const mark = `mark-${randomUUID()}`;
+    const { name, exitCode } = await run(
+      engine(),
+      `#!/bin/sh\nsetsid sh -c 'while :; do sleep 1; done # ${mark}' & mkdir -p "$H_REPO/a/b"; chmod 500 "$H_REPO/a"; echo ok\n`,
+    );
+
+    expect(exitCode).toBe(0);
+    expect(processesWith(mark)).toEqual([]);
+    await engine().remove(name);
+    expect(readdirSync(root)).not.toContain(name);
+    await engine().remove(name);
+    expect(await engine().listRemains()).not.toContain(name);
+  }, 30_000);
+
+  test('H7 one that runs is removed as well', async () => {
+    const mark = `mark-${randomUUID()}`;
+    const container = await begin(engine(), `#!/bin/sh\n: ${mark}\nsh -c 'while :; do sleep 1; done # ${mark}'\n`);
+    await waitFor(() => processesWith(`# ${mark}`).length > 0, { what: 'it runs' });
+    expect(await engine().listRemains()).toContain(container.name);
+    await engine().remove(container.name);
+
+    expect(processesWith(mark)).toEqual([]);
+    expect(await engine().listRemains()).not.toContain(container.name);
+  }, 30_000);
+
+  test('R3 H6 plain files alone are artifacts, whatever they are called; links are left out', async () => {
+    const script = `#!/bin/sh
+cd "$H_ARCHIVE" && mkdir -p a/b && printf 12345 >"a/b/it's \\"odd\\" \\$x ü" && : >empty && printf 'two
+' >'two
+lines' && ln -s /etc/passwd link && ln -s /etc folder && mkfifo pipe
+`;
+    const { name } = await run(engine(), script);
+    const files: [string, number, string][] = [];
+    for await (const file of engine().archivedFiles(name)) {
+      const pieces = [];
+      for await (const piece of file.open()) pieces.push(piece);
+      files.push([file.path, file.sizeBytes, Buffer.concat(pieces).toString()]);
+    }
+    await engine().remove(name);
+
+    expect(files).toEqual([
+      ['a/b/it\'s "odd" $x ü', 5, '12345'],
+      ['empty', 0, ''],
+      ['two\nlines', 4, 'two\n'],
+    ]);
+  }, 30_000);
+
+  test('a script whose program is not there says so', async () => {
+    const engineHere = engine();
+    const container = await begin(engineHere, '#!/no/such/program\n').catch((error: unknown) => error as Error);
+    if (container instanceof Error) {
+      expect(container).toMatchObject({ reason: 'script-not-runnable' });
+      return;
+    }
+    const [{ exitCode }, output] = await Promise.all([wait(engineHere, container), follow(engineHere, container)]);
+    await engineHere.remove(container.name);
+
+    expect(exitCode).toBe(127);
+    expect(output).toMatch(/(?:exec \/slipway\/script failed|env: .*\/script.?): .+/);
+  }, 30_000);
+
+  test('what was never made is not there', async () => {
+    const name = nameOf();
+
+    expect(await engine().find(name)).toBeUndefined();
+    await expect(engine().start(name)).rejects.toMatchObject({ reason: 'no-such-container' });
+    await engine().stop(name, 1_000);
+    await engine().remove(name);
+    const files = [];
+    for await (const file of engine().archivedFiles(name)) files.push(file);
+    expect(files).toEqual([]);
+  }, 30_000);
+});
+
+describe.each(BARE)('%s', (kind) => {
+  const engine = (): Engine => KINDS[kind]!();
+
+  test('H4 once a host has seen a newer token, an older one can start, stop and clean up nothing', async () => {
+    const name = nameOf();
+    const [old, young] = [engine().under(7), engine().under(8)];
+    await make(old, { name, script: '#!/bin/sh\nwhile :; do sleep 0.1; done\n' });
+    await young.start(name);
+    await old.find(name);
+    const refused = { reason: 'fenced' };
+
+    await expect(old.start(name)).rejects.toMatchObject(refused);
+    await expect(old.stop(name, 0)).rejects.toMatchObject(refused);
+    await expect(old.remove(name)).rejects.toMatchObject(refused);
+    await expect(old.makeRunDir(name, 'other')).rejects.toMatchObject(refused);
+    expect((await found(young, name)).state).toBe('running');
+    await young.stop(name, 0);
+    await young.remove(name);
+  }, 30_000);
+
+  test('B4 a runner that was killed: what lives on is followed, and its end is recorded as lost', async () => {
+    const container = await begin(
+      engine(),
+      '#!/bin/sh\necho on; while [ ! -e "$H_ARCHIVE/go" ]; do sleep 0.1; done; echo off\n',
+    );
+    const [runner = ''] = readFileSync(join(root, container.name, 'pid'), 'utf8').split(' ');
+    process.kill(Number(runner), 'SIGKILL');
+    expect((await found(engine(), container.name)).state).toBe('running');
+    execFileSync('touch', [join(root, container.name, 'archive', 'go')]);
+    const exit = await wait(engine(), container);
+
+    expect(exit).toMatchObject({ exitCode: 255, isUnwatched: true });
+    expect(await follow(engine(), container)).toBe('on\noff\n');
+    await engine().remove(container.name);
+  }, 40_000);
+
+  test('H1 a probe says what machine it is, and names what keeps runs from working there', async () => {
+    const shell = kind === 'the machine itself' ? new LocalShell() : new SshHost('box', sshd.reach(), sshd.privateKey);
+    if (shell instanceof SshHost) hosts.push(shell);
+    const { machine, freeDiskBytes } = await new BareEngine(shell, join(dir, 'probed')).probe();
+
+    expect(machine.os).toBe('linux');
+    expect(machine.arch).toMatch(/^[a-z0-9]+$/);
+    expect(machine.cpus).toBeGreaterThan(0);
+    expect(machine.memoryBytes).toBeGreaterThan(1024 ** 2);
+    expect(freeDiskBytes).toBeGreaterThan(0);
+    await expect(new BareEngine(shell, '/proc/none').probe()).rejects.toMatchObject({ reason: 'engine-unavailable' });
+  }, 30_000);
+});
+
+describe('a host over SSH', () => {
+  test('R2 H6 the link is cut again and again: no byte is lost or doubled, and its end is heard', async () => {
+    const engine = overSsh();
+    const container = await begin(
+      engine,
+      '#!/bin/sh\ni=0; while [ $i -lt 400 ]; do echo "line $i"; i=$((i+1)); sleep 0.01; done; exit 3\n',
+    );
+    const output = follow(engine, container);
+    const exit = wait(engine, container);
+    for (let times = 0; times < 3; times += 1) {
+      await new Promise((done) => setTimeout(done, 700));
+      link.cut();
+      await new Promise((done) => setTimeout(done, 200));
+      link.mend();
+    }
+
+    expect(await output).toBe(Array.from({ length: 400 }, (_, at) => `line ${at}\n`).join(''));
+    expect((await exit).exitCode).toBe(3);
+    await engine.remove(container.name);
+  }, 60_000);
+
+  test('H1 one that shows another key is not believed, and one that does not know the worker says so', async () => {
+    const other = `SHA256:${'A'.repeat(43)}`;
+    const stranger = new SshHost('box', sshd.reach({ hostKeys: [other] }), sshd.privateKey);
+    const unknown = new SshHost('box', sshd.reach({ user: 'nobody-of-this-name' }), sshd.privateKey);
+    const away = new SshHost('box', sshd.reach({ port: 1 }), sshd.privateKey);
+
+    await expect(stranger.open(['true'])).rejects.toThrow(
+      `shows host key ${sshd.hostKey}, which is none of those listed`,
+    );
+    await expect(unknown.open(['true'])).rejects.toThrow('does not take the key of this worker');
+    await expect(away.open(['true'])).rejects.toThrow(/127\.0\.0\.1:1 is not reached: /);
+  }, 30_000);
+
+  test('H1 as many commands as runs need at once, over the sessions that a server allows', async () => {
+    const host = new SshHost('box', sshd.reach(), sshd.privateKey);
+    hosts.push(host);
+    const codes = await Promise.all(
+      Array.from({ length: 40 }, async (_, at) => {
+        const { output, ended } = await host.open(['sh', '-c', `sleep 0.3; exit ${at}`]);
+        for await (const piece of output) throw new Error(String(piece));
+        return (await ended).code;
+      }),
+    );
+
+    expect(codes).toEqual(Array.from({ length: 40 }, (_, at) => at));
+  }, 30_000);
+});

@@ -1,0 +1,50 @@
+// Owns the sweep of a worker: what is left of attempts on its own machine and on the hosts that it serves, and that nobody
+// needs any more. Called by cluster-worker.ts, before it takes any work and again and again.
+import type { JobPorts } from '../activities/job';
+import type { Engine } from '../adapters/engine';
+import { containerName, readContainerName } from '../domain/names';
+import type { AttemptKey } from '../domain/schemas/worker-api';
+import type { Engines } from './engines';
+
+export type WorkerPorts = JobPorts & { engines: Engines };
+
+/** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
+export async function sweep(ports: WorkerPorts, signal: AbortSignal): Promise<void> {
+  const worker = ports.worker.id;
+  const own = { name: undefined, engine: ports.engines.own };
+  const listed = ports.engines.served.map(({ name, bare: engine }) => ({ name, engine }));
+  const looked = await Promise.all([own, ...listed].map(look));
+  const known = new Map(
+    [...looked.flatMap(({ found }) => found), ...ports.held.keys()].flatMap((name) => entryOf(name)),
+  );
+  const hosts = looked.flatMap(({ name }) => name ?? []);
+  const list = { worker, found: [...known.values()], ...(hosts.length > 0 ? { hosts } : {}) };
+  const orphans = await ports.api.orphans(list, signal);
+  for (const { runId, attempt } of orphans) {
+    const name = containerName(runId, attempt);
+    const where = looked.filter(({ found }) => found.includes(name));
+    if (!ports.held.has(name)) await Promise.all(where.map(({ engine }) => engine.remove(name)));
+  }
+}
+
+interface Looked {
+  /** Of a listed host that could be looked at. */
+  name: string | undefined;
+  engine: Engine;
+  found: string[];
+}
+
+/** A listed host that is away is swept another time; of its own machine a worker must know. */
+async function look({ name, engine }: Pick<Looked, 'name' | 'engine'>): Promise<Looked> {
+  try {
+    return { name, engine, found: await engine.listRemains() };
+  } catch (error) {
+    if (name === undefined) throw error;
+    return { name: undefined, engine, found: [] };
+  }
+}
+
+function entryOf(name: string): [string, AttemptKey][] {
+  const key = readContainerName(name);
+  return key ? [[name, key]] : [];
+}
