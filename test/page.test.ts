@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { Client, Connection } from '@temporalio/client';
 import type { Page } from 'playwright-core';
 import { TestBrowser, type PageOptions } from './setup/browser';
-import { House, TEST_IMAGE } from './setup/house';
+import { ADMIN_TOKEN, House, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 /** Generous: a page is late only when it does not come at all. */
@@ -91,9 +91,64 @@ const PAGES = [
   ['a build', '/projects/ship/builds/1'],
   ['its timeline', '/projects/ship/builds/1?view=timeline'],
   ['a run', '/projects/ship/builds/1/runs/hull-plan9-22'],
+  ['the hosts', '/hosts'],
+  ['the leases', '/leases?all'],
 ] as const;
 /** What each of them has once it is drawn. */
 const DRAWN = 'tbody tr, .cell, .bars, .line';
+
+test('U1 H1 a host is listed, edited, taken out of use and removed on the page; what is refused is said', async () => {
+  const page = await open('/hosts', { tolerates: /401/ });
+  const form = page.getByRole('dialog');
+  const row = page.getByRole('row').filter({ hasText: 'board-1' });
+  const fill = async (values: Record<string, string>): Promise<void> => {
+    for (const [label, value] of Object.entries(values)) await form.getByLabel(label, { exact: true }).fill(value);
+  };
+  const send = (name: string): Promise<void> => form.getByRole('button', { name, exact: true }).click(SHOWN);
+
+  await page.getByRole('row').filter({ hasText: 'test-host' }).getByText('ready').waitFor(SHOWN);
+  await page.getByRole('button', { name: 'List a host' }).click(SHOWN);
+  await fill({ Name: 'board-1', Address: '127.0.0.1', Port: '9', User: 'ci', Labels: 'board, gpu', Slots: '2' });
+  await fill({ 'Host keys': `SHA256:${'A'.repeat(43)}`, Token: 'no-token-of-an-operator' });
+  await send('List a host');
+  await form.getByRole('alert').filter({ hasText: 'this token is not known here' }).waitFor(SHOWN);
+  await fill({ Token: ADMIN_TOKEN });
+  await send('List a host');
+  await row.getByText('board, gpu').waitFor(SHOWN);
+  await row.getByText('offline').waitFor(SHOWN);
+  await row.getByText('no worker of the cluster serves it').waitFor(SHOWN);
+
+  await page.getByRole('button', { name: 'Edit board-1' }).click(SHOWN);
+  await fill({ Labels: 'board', Slots: '3' });
+  await send('Edit board-1');
+  await row.getByText('0 of 3').waitFor(SHOWN);
+  await page.getByRole('button', { name: 'Drain board-1', exact: true }).click(SHOWN);
+  await fill({ Why: 'new disk' });
+  await send('Drain board-1');
+  await row.getByText('drained by the admin token: new disk').waitFor(SHOWN);
+  await page.getByRole('button', { name: 'Undrain board-1' }).click(SHOWN);
+  await send('Undrain board-1');
+  await row.getByText('offline').waitFor(SHOWN);
+  await page.getByRole('button', { name: 'Remove board-1' }).click(SHOWN);
+  await send('Remove board-1');
+  await row.waitFor(GONE);
+}, 120_000);
+
+test('U1 the leases say who held what and what became of it', async () => {
+  const page = await open('/leases');
+  await page.getByRole('link', { name: 'Those that have ended as well' }).click(SHOWN);
+  const row = page.getByRole('row').filter({ has: page.getByRole('link', { name: 'ship #1 hull-linux-20' }) });
+  await row.getByText('nothing of it is left on the host').waitFor(SHOWN);
+
+  for (const state of ['granted', 'active', 'releasing', 'released']) {
+    expect(
+      await row
+        .getByRole('listitem')
+        .filter({ hasText: ` ${state}, token ` })
+        .count(),
+    ).toBe(1);
+  }
+});
 
 test('U1 projects, builds, build and run are reached by clicking, and the way back is the browser’s', async () => {
   const page = await open('/');

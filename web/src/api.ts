@@ -1,5 +1,5 @@
 // Owns talking to the API: one read with ETag, one change, and the two ways either can go wrong.
-// Called by poll.ts (reads), cancel.tsx, rerun.tsx, and the log reader for its error text.
+// Called by poll.ts (reads), cancel.tsx, rerun.tsx, host-form.tsx, and the log reader for its error text.
 import type { ErrorAnswer } from '../../domain/schemas/api';
 
 /** Why an answer is missing. `refused`: the API said no; `unreachable`: it said nothing. */
@@ -58,15 +58,28 @@ export async function readJson<T>(url: string, knownEtag: string | null, signal:
 }
 
 /** Asks for a build or run to be cancelled or run again; null when the request was taken. */
-export async function requestChange(
-  selfUrl: string,
-  what: 'cancel' | 'rerun',
-  body: object = {},
-): Promise<Trouble | null> {
+export function requestChange(selfUrl: string, what: 'cancel' | 'rerun', body: object = {}): Promise<Trouble | null> {
+  return sendChange({ method: 'POST', path: `${toLocalPath(selfUrl)}/${what}`, body });
+}
+
+export interface Change {
+  method: 'POST' | 'PATCH' | 'DELETE';
+  path: string;
+  body?: object;
+  /** Of an operator; absent or empty: none is shown. */
+  token?: string;
+}
+
+/** Asks for a change; null when it was made. */
+export async function sendChange({ method, path, body = {}, token }: Change): Promise<Trouble | null> {
   try {
-    const headers = { accept: 'application/json', 'content-type': 'application/json' };
-    const init = { method: 'POST', headers, body: JSON.stringify(body), signal: new AbortController().signal };
-    const response = await send(`${toLocalPath(selfUrl)}/${what}`, init);
+    const headers = {
+      accept: 'application/json',
+      'content-type': 'application/json',
+      ...(token ? { authorization: `Bearer ${token}` } : {}),
+    };
+    const init = { method, headers, body: JSON.stringify(body), signal: new AbortController().signal };
+    const response = await send(path, init);
     return response.ok ? null : await refusalOf(response);
   } catch (error) {
     return unreachable(error);

@@ -5,6 +5,8 @@ import { useEffect, useMemo, useRef } from 'preact/hooks';
 import { BuildPage } from './build-page';
 import { BuildsPage } from './builds-page';
 import { ClusterPage, ClustersPage } from './clusters-page';
+import { HostsPage } from './hosts-page';
+import { LeasesPage } from './leases-page';
 import { useHead } from './head';
 import { FIND_KEYS, ITEM_KEYS, useKeys } from './keys';
 import { ProjectsPage } from './projects-page';
@@ -37,6 +39,10 @@ function Page({ route }: { route: Route }) {
       return <RunPage key={`${route.project}/${route.number}/${route.run}`} {...route} />;
     case 'clusters':
       return <ClustersPage />;
+    case 'hosts':
+      return <HostsPage />;
+    case 'leases':
+      return <LeasesPage />;
     case 'cluster':
       return <ClusterPage key={route.cluster} cluster={route.cluster} />;
     case 'unknown':
@@ -109,7 +115,8 @@ export function App() {
           Slipway
         </a>
         <nav aria-label="Pages">
-          <a href="/">Projects</a> <a href="/clusters">Clusters</a>
+          <a href="/">Projects</a> <a href="/clusters">Clusters</a> <a href="/hosts">Hosts</a>{' '}
+          <a href="/leases">Leases</a>
         </nav>
         <button type="button" class="quiet" onClick={() => dialog.current?.showModal()}>
           Keys <kbd>?</kbd>

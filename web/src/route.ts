@@ -6,17 +6,21 @@ export type Route =
   | { kind: 'build'; project: string; number: number }
   | { kind: 'run'; project: string; number: number; run: string }
   | { kind: 'clusters' }
+  | { kind: 'hosts' }
+  | { kind: 'leases' }
   | { kind: 'cluster'; cluster: string }
   | { kind: 'unknown' };
 
 const PATTERN = /^\/projects\/([^/]+)(?:\/builds\/([1-9]\d{0,14})(?:\/runs\/([^/]+))?)?\/?$/;
 
+const LISTS = /^\/(clusters|hosts|leases)\/?$/;
 const CLUSTER = /^\/clusters\/([^/]+)\/?$/;
 
 /** Pure. A path that is no page, or is badly encoded, is `unknown`. */
 export function parseRoute(path: string): Route {
   if (path === '/' || path === '/projects' || path === '/projects/') return { kind: 'projects' };
-  if (path === '/clusters' || path === '/clusters/') return { kind: 'clusters' };
+  const [, list] = LISTS.exec(path) ?? [];
+  if (list !== undefined) return { kind: list as 'clusters' | 'hosts' | 'leases' };
   const [, cluster] = CLUSTER.exec(path) ?? [];
   const [, project, number, run] = PATTERN.exec(path) ?? [];
   if (project === undefined && cluster === undefined) return { kind: 'unknown' };
