@@ -149,7 +149,10 @@ async function confirmStart(ports: SupervisePorts, at: Named, containerId: strin
 async function create(ports: SupervisePorts, lease: Lease, at: Named & { given: AbortSignal }): Promise<string> {
   const { engine } = ports;
   const runDir = await engine.makeRunDir(at.name, lease.spec.script);
-  const spec = containerSpec(ports, lease, { ...at, runDir });
+  const { checkout } = lease.spec;
+  const commit = checkout && (await engine.checkOut(at.name, checkout, at.given));
+  at.given.throwIfAborted();
+  const spec = containerSpec(ports, lease, { ...at, runDir, commit });
   try {
     return await engine.create(spec);
   } catch (error) {
@@ -197,7 +200,7 @@ async function withinStartLimit<T>(
   }
 }
 
-function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir: string }) {
+function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir: string; commit?: string }) {
   const { spec } = lease;
   return {
     name: at.name,
@@ -218,6 +221,7 @@ function containerSpec(ports: SupervisePorts, lease: Lease, at: Named & { runDir
       H_RUN_URL: lease.runUrl,
       H_ATTEMPT: String(at.attempt),
       H_WORKER: lease.host,
+      ...(at.commit === undefined ? {} : { GIT_SHA: at.commit }),
     },
     labels: {
       'dev.slipway.worker': ports.worker.id,
@@ -321,6 +325,7 @@ function words(ms: number): string {
 
 const ENGINE_CAUSE: Record<EngineErrorReason, Cause> = {
   'image-missing': 'image-missing',
+  'checkout-failed': 'checkout-failed',
   'script-not-runnable': 'script-not-runnable',
   'disk-full': 'disk-full',
   'engine-unavailable': 'engine-unavailable',

@@ -3,6 +3,7 @@
 import { posix } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineFacts } from '../domain/schemas/hosts';
+import type { Checkout } from '../domain/schemas/plan';
 import { BARE_CODES, BARE_PROGRAM } from './bare-program';
 import { EngineError } from './engine';
 import type {
@@ -16,6 +17,7 @@ import type {
   WaitOptions,
 } from './engine';
 import type { Opened, OpenOptions, Shell } from './shell';
+import { checkOut } from './working-copies';
 
 /** A machine that is not reached for longer is given up, ms. */
 const AWAY_LIMIT_MS = 120_000;
@@ -64,6 +66,11 @@ export class BareEngine implements Engine {
     const launch = `exec env ${env.join(' ')} ${quote(posix.join(spec.runDir, 'script'))}\n`;
     await this.call('create', spec.name, { input: Buffer.from(launch) });
     return spec.name;
+  }
+
+  checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {
+    const repo = posix.join(this.dirOf(name), 'repo');
+    return checkOut(this.shell, { mirrors: posix.join(this.root, 'mirrors'), repo, checkout, signal });
   }
 
   async start(name: string): Promise<void> {

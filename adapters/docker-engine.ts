@@ -9,6 +9,9 @@ import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
 import { EngineError } from './engine';
 import { hasRunSinceMaking } from './engine-life';
+import { LocalShell } from './local-shell';
+import { checkOut } from './working-copies';
+import type { Checkout } from '../domain/schemas/plan';
 import type {
   ArchivedFile,
   ContainerExit,
@@ -106,6 +109,11 @@ export class DockerEngine implements Engine {
     } catch (error) {
       throw translate(error, `cannot write the files of ${name}`);
     }
+  }
+
+  checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {
+    const repo = join(this.runsDir, name, 'repo');
+    return checkOut(new LocalShell(), { mirrors: join(this.runsDir, 'mirrors'), repo, checkout, signal });
   }
 
   async find(name: string): Promise<FoundContainer | undefined> {

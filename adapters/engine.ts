@@ -1,6 +1,8 @@
 // Owns the port of what executes attempts on a host: a Docker engine, or a machine without containers. There a «container»
 // is a folder with the processes of the run. Implemented by docker-engine.ts and bare-engine.ts; used by the worker's activities, which see this file's types only.
 
+import type { Checkout } from '../domain/schemas/plan';
+
 /** What a container is made from. Paths are on the engine's machine. */
 export interface ContainerSpec {
   /** Deterministic: the same attempt always names the same container. */
@@ -63,6 +65,7 @@ export type EngineErrorReason =
   | 'no-such-container'
   | 'start-unknown'
   | 'fenced'
+  | 'checkout-failed'
   | 'refused';
 
 /** The engine could not do what was asked. `message` is one sentence for people. */
@@ -95,6 +98,8 @@ export interface Engine {
   digestOf(imageId: string): Promise<string>;
   /** Makes the folder of one attempt with its script; what is there already stays. */
   makeRunDir(name: string, script: string): Promise<string>;
+  /** Puts a clean tree of a repository into /repo, before the container is created. @returns the commit @throws EngineError `checkout-failed` */
+  checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string>;
   find(name: string): Promise<FoundContainer | undefined>;
   /** Creates the container unless it exists; only for an attempt of which nothing can have been started. @returns its id @throws EngineError `image-missing`: pull it, then again */
   create(spec: ContainerSpec): Promise<string>;

@@ -9,8 +9,12 @@ export class LocalShell implements Shell {
   readonly name = 'this machine';
   readonly shell = '/bin/sh';
 
-  async open([program = '', ...args]: readonly string[], { input, signal }: OpenOptions = {}): Promise<Opened> {
-    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], signal });
+  async open(
+    [program = '', ...args]: readonly string[],
+    { input, keepsInput, signal }: OpenOptions = {},
+  ): Promise<Opened> {
+    // In a group of its own: what is sent to that of the worker, as by a terminal, is not for it.
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], signal, detached: true });
     let errors = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-ERRORS_KEPT)));
     const ended = new Promise<{ code: number; errors: string }>((done, fail) => {
@@ -22,7 +26,8 @@ export class LocalShell implements Shell {
     ended.catch(() => undefined);
     // A command that ends before it has read everything says so by its exit code.
     child.stdin.on('error', () => undefined);
-    child.stdin.end(input);
+    if (keepsInput) child.once('exit', () => child.stdin.destroy());
+    else child.stdin.end(input);
     return { output: child.stdout, ended };
   }
 }

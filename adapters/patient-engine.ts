@@ -18,6 +18,8 @@ export function patient(engine: Engine): Engine {
     pull: (reference) => patiently(() => engine.pull(reference), Infinity),
     digestOf: (imageId) => patiently(() => engine.digestOf(imageId)),
     makeRunDir: (name, script) => engine.makeRunDir(name, script),
+    // As long as it takes, as with a pull.
+    checkOut: (name, checkout, signal) => patiently(() => engine.checkOut(name, checkout, signal), Infinity),
     find: (name) => patiently(() => engine.find(name)),
     create: (spec) => patiently(() => engine.create(spec)),
     start: (name) => patiently(() => engine.start(name)),

@@ -4,6 +4,8 @@
 export interface OpenOptions {
   /** What the command reads; default: nothing. */
   input?: Uint8Array;
+  /** What it reads does not end before the command, or this process, does. */
+  keepsInput?: boolean;
   /** Aborted: the command is let go, and whoever reads its output gets an error. */
   signal?: AbortSignal;
 }

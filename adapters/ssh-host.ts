@@ -35,7 +35,7 @@ export class SshHost implements Shell {
     this.shell = reach.shell;
   }
 
-  async open(command: readonly string[], { input, signal }: OpenOptions = {}): Promise<Opened> {
+  async open(command: readonly string[], { input, keepsInput, signal }: OpenOptions = {}): Promise<Opened> {
     const connection = await this.reserve();
     let channel: ClientChannel;
     try {
@@ -49,7 +49,7 @@ export class SshHost implements Shell {
     if (signal?.aborted) letGo();
     else signal?.addEventListener('abort', letGo, { once: true });
     channel.once('close', () => signal?.removeEventListener('abort', letGo));
-    channel.end(input);
+    if (!keepsInput) channel.end(input);
     return { output: channel as AsyncIterable<Buffer>, ended: this.endOf(channel) };
   }
 

@@ -8,6 +8,8 @@ export interface HostOffer extends TaggedHost {
   slots: number;
   busySlots: readonly number[];
   workerId: string;
+  /** It has what the run works on from an earlier one. */
+  isWarm?: boolean;
   /** Why it takes no new runs, e.g. its disk is nearly full; null: it does. */
   notAccepting: string | null;
 }
@@ -15,7 +17,8 @@ export interface HostOffer extends TaggedHost {
 export type HostChoice = { kind: 'host'; host: HostOffer; slot: number } | { kind: 'none'; reason: string };
 
 /**
- * Picks a free slot: first on the host of the worker that asks (no hop to another queue), then on the least used, by name.
+ * Picks a free slot: first on a warm host, then on that of the worker that asks (no hop to another queue), then on the least
+ * used, by name.
  * @param hostTag what it must have, see host-tag.ts; undefined takes any
  * @param askingWorker id of the worker that holds the task
  */
@@ -25,6 +28,7 @@ export function chooseHost(hosts: readonly HostOffer[], hostTag: string | undefi
   const free = accepting.filter((host) => host.busySlots.length < host.slots);
   const [best] = [...free].sort(
     (a, b) =>
+      Number(b.isWarm ?? false) - Number(a.isWarm ?? false) ||
       Number(b.workerId === askingWorker) - Number(a.workerId === askingWorker) ||
       a.busySlots.length / a.slots - b.busySlots.length / b.slots ||
       a.name.localeCompare(b.name),

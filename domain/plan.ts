@@ -206,7 +206,8 @@ function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRu
     const needsCharacters = needs.reduce((sum, need) => sum + need.length, 0);
     for (const run of runs) {
       const env = mergeParams(context, job, run);
-      const next = { ...planRun(context, job.entry.name, run), env, needs };
+      const checkout = planCheckout(context, run, env);
+      const next = { ...planRun(context, job.entry.name, run), ...checkout, needs };
       characters += next.script.length + needsCharacters;
       for (const name in env) characters += name.length + (env[name]?.length ?? 0);
       if (characters > MAX_PLAN_CHARACTERS) return undefined;
@@ -242,6 +243,14 @@ function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRu
     }),
     needsCondition: settings['needs-on'] ?? 'success',
   });
+}
+
+/** The parameter GIT_REF wins, so that whoever triggers a build says which commit it is of. */
+function planCheckout({ file: { repository } }: PlanContext, { settings }: JobRun, env: Record<string, string>) {
+  if (!repository || settings.checkout === false) return { env };
+  const { url, submodules = true, lfs = true } = repository;
+  const ref = env['GIT_REF'] ?? repository.ref ?? 'HEAD';
+  return { env: { ...env, GIT_URL: url, GIT_REF: ref }, checkout: { url, ref, submodules, lfs } };
 }
 
 const toMs = (minutes: number): number => Math.round(minutes * 60_000);

@@ -18,6 +18,7 @@ const CAUSES: Record<Cause, { outcome: Outcome; budget?: keyof RetryBudget }> = 
   'fail-fast': { outcome: 'cancelled' },
   'needs-not-met': { outcome: 'skipped' },
   'image-missing': { outcome: 'errored' },
+  'checkout-failed': { outcome: 'errored', budget: 'infrastructure' },
   'script-not-runnable': { outcome: 'errored' },
   'disk-full': { outcome: 'errored', budget: 'infrastructure' },
   'engine-unavailable': { outcome: 'errored', budget: 'infrastructure' },

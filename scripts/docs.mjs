@@ -48,6 +48,7 @@ const PROMISES = {
   H3: 'a run asks for its host by labels and numbers, and is told what comes nearest',
   H4: 'a slot has one holder at a time, under a rising fencing token',
   H7: 'a slot is given back only when the container is gone',
+  H5: 'working copies: the commit that was asked for, clean, from a mirror that each host keeps and mends',
   H6: 'commands and files reach every kind of host through one interface, through broken links too',
   H11: 'hosts are probed, left alone when they fail, and taken out of use on purpose; every lease is on record',
   R1: 'the container is what the file asks for',

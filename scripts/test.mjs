@@ -51,6 +51,7 @@ async function ensurePrograms(packages, images) {
   if (!(await hasPostgres()))
     missing.push(['postgresql', 'PostgreSQL 15 or newer; or name its folder in SLIPWAY_POSTGRES_BIN']);
   if (!(await findOnPath('git'))) missing.push(['git', 'git']);
+  if (!(await findOnPath('git-lfs'))) missing.push(['git-lfs', 'git-lfs']);
   if (!existsSync('/usr/sbin/sshd') && !(await findOnPath('sshd')))
     missing.push(['openssh-server', 'an SSH server (sshd) with ssh-keygen']);
   if (!(await images.lookForStaticBusybox())) missing.push(['busybox-static', 'a static busybox']);

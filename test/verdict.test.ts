@@ -39,6 +39,7 @@ test('B10 every cause stands for exactly one outcome, and every outcome has a ca
     'needs-not-met': 'skipped',
     'image-missing': 'errored',
     'script-not-runnable': 'errored',
+    'checkout-failed': 'errored',
     'disk-full': 'errored',
     'engine-unavailable': 'errored',
     'container-lost': 'errored',
@@ -174,7 +175,13 @@ const severalAttempts = (budget?: Parameters<typeof isRetried>[1]) =>
   Object.fromEntries(Cause.options.map((cause) => [cause, attemptsOf(cause, budget)]).filter(([, n]) => n !== 1));
 
 test('B6 B10 what is the fault of the machine is tried again within a budget, what is the fault of the build never', () => {
-  expect(severalAttempts()).toEqual({ 'disk-full': 3, 'engine-unavailable': 3, 'container-lost': 3, 'host-lost': 3 });
+  expect(severalAttempts()).toEqual({
+    'checkout-failed': 3,
+    'disk-full': 3,
+    'engine-unavailable': 3,
+    'container-lost': 3,
+    'host-lost': 3,
+  });
   for (const cause of Object.keys(severalAttempts()) as Cause[]) expect(outcomeOf(cause)).toBe('errored');
 });
 

@@ -296,6 +296,10 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
       insert into lines (cluster, project, priority, host_tag, served_at)
       values (${run.cluster}, ${run.project}, ${run.spec.priority ?? DEFAULT_PRIORITY}, ${askOf(run.spec) ?? ''}, now())
       on conflict (cluster, project, priority, host_tag) do update set served_at = now(), raised_run = null
+    ), warmed as (
+      insert into working_copies (host, url, used_at)
+      select ${host.id}, ${run.spec.checkout?.url ?? null}::text, now() where ${run.spec.checkout !== undefined}
+      on conflict (host, url) do update set used_at = now()
     ), attempted as (
       insert into attempts (run_id, number, state, host, worker, log_cap_bytes)
       values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId}, ${request.logCapBytes}::bigint)
@@ -324,6 +328,13 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   });
 }
 
+/** Ids of hosts on which an earlier run worked on the same repository, so that its mirror is there. */
+async function warmHosts(tx: Transaction<Tables>, { checkout }: PlannedRun): Promise<ReadonlySet<string>> {
+  if (!checkout) return new Set();
+  const rows = await tx.selectFrom('working_copies').select('host').where('url', '=', checkout.url).execute();
+  return new Set(rows.map(({ host }) => host));
+}
+
 function sayWhy({ project, number, name, spec }: LockedRun, { attempt }: LeaseRequest): string {
   const ask = askOf(spec);
   return `attempt ${attempt} of ${project}/${number}/${name}${ask === undefined ? '' : ` asks for ${ask}`}`;
@@ -337,6 +348,7 @@ async function chooseSlot(
   const { cluster, id, spec } = run;
   const { maxSlotsPerProject } = request;
   const { hosts, freeSlots } = await listOffers(tx, cluster, request.silentAfterMs);
+  const warm = await warmHosts(tx, spec);
   const waiting = freeSlots === 0 ? [] : await readWaiting(tx, { cluster, except: id, freeSlots });
   const needsHoldings = waiting.length > 0 || maxSlotsPerProject !== null;
   // It is here and its like are not, so it has the claim of whoever is in front of their line.
@@ -345,7 +357,7 @@ async function chooseSlot(
     asker: waitingRun(me, request.ageStepMs),
     worker: request.worker,
     waiting: waiting.map((row) => waitingRun(row, request.ageStepMs)),
-    hosts,
+    hosts: hosts.map((host) => ({ ...host, isWarm: warm.has(host.id) })),
     holdings: needsHoldings ? await readHoldings(tx, cluster) : new Map(),
     cluster,
     maxSlotsPerProject,

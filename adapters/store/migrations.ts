@@ -271,6 +271,12 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table leases add holder text;
     alter table leases add why text;
     alter table leases add history jsonb not null default '[]';
+    create table working_copies (
+      host text not null references hosts (id) on delete cascade,
+      url text not null,
+      used_at timestamptz not null,
+      primary key (url, host)
+    );
     create index leases_of_host on leases (host, token);
     create function note_lease() returns trigger language plpgsql as $note$ begin if tg_op = 'INSERT' or new.state <> old.state or new.token <> old.token then new.history := (case when jsonb_array_length(new.history) >= 50 then new.history - 1 else new.history end) || jsonb_build_object('at', now(), 'token', new.token, 'state', new.state, 'by', new.holder, 'why', new.why); end if; return new; end $note$;
     create trigger note_lease before insert or update on leases for each row execute function note_lease();

@@ -207,6 +207,8 @@ export interface Tables {
     removed_at: NullableInstant;
     last_seen_at: Instant;
   };
+  /** On which hosts runs have worked on which repositories. */
+  working_copies: { host: string; url: string; used_at: Instant };
   /** Queued runs of a cluster that differ in nothing but their age; domain/priority.ts says what for. */
   lines: {
     cluster: string;

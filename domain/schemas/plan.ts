@@ -27,6 +27,15 @@ export const RetryBudget = z.strictObject({
 });
 export type RetryBudget = z.infer<typeof RetryBudget>;
 
+/** What is put into /repo before the script starts. */
+export const Checkout = z.strictObject({
+  url: z.string().describe('of the repository, as git takes it'),
+  ref: z.string().describe('branch, tag, commit, or a whole ref such as refs/pull/7/head; HEAD: the default branch'),
+  submodules: z.boolean(),
+  lfs: z.boolean().describe('files kept by git-lfs, where the host has it'),
+});
+export type Checkout = z.infer<typeof Checkout>;
+
 export const PlannedRun = z.strictObject({
   name: z.string().describe('unique in the build, final: placeholders are expanded'),
   job: z.string().describe('the name of the run in the file that this cell came from'),
@@ -41,6 +50,7 @@ export const PlannedRun = z.strictObject({
   hostTag: z.string().optional().describe('lower-case glob over host name and labels; absent: any host'),
   script: z.string().describe('program text, executed as a file'),
   env: z.record(z.string(), z.string()).describe('merged parameters, see docs/project-file.md'),
+  checkout: Checkout.optional().describe('absent: /repo is empty'),
   timeoutMs: ms.describe('ms from the start of the container to its last artifact'),
   waitingTimeoutMs: ms.optional().describe('ms until a host takes it; absent: DEFAULT_LIMITS of domain/build-input.ts'),
   startTimeoutMs: ms.optional().describe('ms from its lease to the start of the container; absent: as above'),

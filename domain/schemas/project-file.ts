@@ -108,6 +108,9 @@ const settings = {
   'host-tag': text(256).optional().describe('glob over host name and labels, case ignored; default: any host'),
   params: Params.optional().describe('environment variables; values are taken as written'),
   timeout: timeout().optional().describe('minutes, 0.001 to 43200, fractions allowed; default: that of the file'),
+  checkout: flag()
+    .optional()
+    .describe('false: /repo of this run stays empty; default true, where the file has a repository'),
   timeouts: z.strictObject(timeouts).optional().describe('further limits of a run; default: those of the file'),
   retry: Retry.optional().describe('further attempts by what went wrong; default: as in the file'),
   priority: priority().describe(
@@ -190,6 +193,23 @@ const TriggerEntry = z.strictObject({
 });
 export type TriggerEntry = z.infer<typeof TriggerEntry>;
 
+/** A word that git cannot take for an option. */
+const GIT_REF = /^[A-Za-z0-9_][\w./@+~^-]*$/;
+const Repository = z.strictObject({
+  url: word(2048)
+    .regex(
+      /^(?:(?:https?|ssh|git|file):\/\/|[\w.-]+@[\w.-]+:)/,
+      'write https://…, ssh://…, git://…, file://… or user@host:path',
+    )
+    .describe('as git takes it; hosts use the credentials of their own user'),
+  ref: word(256)
+    .regex(GIT_REF, 'write a branch, a tag, a commit, or a whole ref')
+    .optional()
+    .describe('branch, tag, commit, or a whole ref such as refs/pull/7/head; default: the default branch'),
+  submodules: flag().optional().describe('default true'),
+  lfs: flag().optional().describe('files kept by git-lfs, where the host has it; default true'),
+});
+
 const Scripts = z.record(text(256), z.string().min(1, 'is empty; write a program, e.g. starting with #!/bin/sh'));
 
 export const ProjectFile = z.strictObject({
@@ -205,6 +225,7 @@ export const ProjectFile = z.strictObject({
   priority: priority().describe('1 (first) to 5 (last), of all runs; default 3'),
   description: z.string().max(4096).optional().describe('free text, up to 4096 characters'),
   params: Params.optional().describe('environment variables of all runs'),
+  repository: Repository.optional().describe('checked out into /repo of all runs; parameter GIT_REF replaces its ref'),
   cluster: cluster().describe('cluster of all runs'),
   scripts: Scripts.default({}).describe('name → program text, executed as a file'),
   triggers: z

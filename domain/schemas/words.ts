@@ -29,6 +29,7 @@ export const Cause = z.enum([
   'fail-fast',
   'needs-not-met',
   'image-missing',
+  'checkout-failed',
   'script-not-runnable',
   'disk-full',
   'engine-unavailable',

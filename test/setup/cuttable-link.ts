@@ -8,6 +8,7 @@ export class CuttableLink {
   private readonly server = createServer((near) => {
     if (this.isCut) return void near.destroy();
     const far = connect(this.port.to, '127.0.0.1');
+    far.on('data', (bytes) => (this.received += bytes.length));
     for (const [one, other] of [
       [near, far],
       [far, near],
@@ -17,6 +18,8 @@ export class CuttableLink {
       one.pipe(other);
     }
   });
+  /** That came through from the far end, bytes. */
+  received = 0;
   readonly port = { to: 0, at: 0 };
 
   /** @param to port on this machine that it leads to */
