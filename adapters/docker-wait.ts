@@ -14,6 +14,9 @@ import { HeldOutput } from './held-output';
 const RETRY_MS = 500;
 /** Exit code of a process that was ended by SIGKILL. */
 const KILLED = 137;
+/** How often, and how far apart, a container with a limit of memory is asked whether it was over it. */
+const OOM_LOOKS = 6;
+const OOM_LOOK_MS = 200;
 
 export interface WaiterPlaces {
   /** Until when an earlier life of this process was there. */
@@ -76,9 +79,18 @@ export class DockerWaiter {
     if (ended) return ended;
     missed.since = undefined;
     const exitCode = await this.exitCodeOf(name, options.signal);
-    // The container itself says whether the kernel killed it.
-    const exit = exitCode === KILLED ? exitOf(await this.inspect(name)) : { exitCode, outOfMemory: false };
+    const exit = exitCode === KILLED ? await this.killedExit(name) : { exitCode, outOfMemory: false };
     return exit && { ...exit, isUnwatched: false, isEndLost: false };
+  }
+
+  /** The container itself says whether the kernel killed it; the engine may hear of that a moment after the end. */
+  private async killedExit(name: string): Promise<ReturnType<typeof exitOf>> {
+    for (let looks = 1; ; looks += 1) {
+      const found = await this.inspect(name);
+      const exit = exitOf(found);
+      if (!found.HostConfig.Memory || exit?.outOfMemory || looks === OOM_LOOKS) return exit;
+      await sleep(OOM_LOOK_MS);
+    }
   }
 
   private lastWatch({ name, startedAt }: FoundContainer): Date {

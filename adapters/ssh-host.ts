@@ -23,6 +23,7 @@ export class SshHost implements Shell {
   private readonly connections = new Set<Connection>();
   /** One at a time: a server drops connections when many begin at once. */
   private connecting: Promise<unknown> = Promise.resolve();
+  private failed: { atMs: number; error: unknown } | undefined;
   private isClosed = false;
 
   /** @param privateKey as ssh-keygen writes it, without a passphrase */
@@ -76,10 +77,17 @@ export class SshHost implements Shell {
   }
 
   private async reserve(): Promise<Connection> {
+    const askedMs = performance.now();
     const turn = this.connecting.then(async () => {
+      // Who waited while it failed for another does not try it all over again.
+      if (this.failed && this.failed.atMs > askedMs) throw this.failed.error;
       for (const connection of this.connections)
         if (connection.sessions < SESSIONS_A_CONNECTION) return take(connection);
-      const connection = { client: await this.connect(), sessions: 0 };
+      const client = await this.connect().catch((error: unknown) => {
+        this.failed = { atMs: performance.now(), error };
+        throw error;
+      });
+      const connection = { client, sessions: 0 };
       this.connections.add(connection);
       const forget = (): void => void this.connections.delete(connection);
       connection.client.on('close', forget).on('end', forget);

@@ -5,7 +5,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Build, PlanAnswer } from '../domain/schemas/api';
-import { House, oneRun, TEST_IMAGE } from './setup/house';
+import type { HostSummary, LeaseSummary } from '../domain/schemas/hosts';
+import { ADMIN_TOKEN, House, oneRun, TEST_IMAGE } from './setup/house';
 
 const MAIN = resolve(__dirname, '..', 'dist', 'cli', 'main.js');
 const dir = mkdtempSync(join(tmpdir(), 'slipway-cli-'));
@@ -171,3 +172,64 @@ test('builds, log and cancel do what they say, and a wrong command line exits 64
     err: expect.stringContaining('does not exist'),
   });
 });
+
+test('H1 H11 hosts are listed, edited, shown, taken out of use and removed; what is wrong is named', async () => {
+  const operator = (...args: string[]): Promise<Ended> => slipway(...args, '--server', house.url);
+  process.env['SLIPWAY_TOKEN'] = ADMIN_TOKEN;
+  try {
+    const print = `SHA256:${'A'.repeat(43)}`;
+    const address = ['--ssh', 'ci@10.255.255.1:2222', '--host-key', print];
+    const more = ['--labels', 'board, role=test', '--slots', '2'];
+    const made = await operator('host', 'create', 'local', 'board-7', ...address, ...more);
+    expect([made.code, made.err]).toEqual([0, expect.stringContaining('SLIPWAY_SSH_KEY_FILE')]);
+    const listed = JSON.parse((await operator('host', 'list', '--json')).out) as { hosts: HostSummary[] };
+    expect(listed.hosts.find(({ name }) => name === 'board-7')).toMatchObject({
+      cluster: 'local',
+      origin: 'listed',
+      state: 'offline',
+      labels: ['board', 'role=test'],
+      slots: 2,
+      reach: { user: 'ci', address: '10.255.255.1', port: 2222, hostKeys: [print], dir: '/var/tmp/slipway' },
+      why: 'no worker of the cluster serves it; start one there with SLIPWAY_SSH_KEY',
+    });
+    const edited = await operator('host', 'edit', 'local', 'board-7', '--ssh', 'ci@[fe80::1]', '--slots', '3');
+    expect(edited.out).toContain('ssh ci@fe80::1, port 22');
+    expect((await operator('host', 'drain', 'local', 'board-7', '--reason', 'new disk')).out).toBe(
+      'host board-7: drained\n',
+    );
+    expect((await operator('host', 'show', 'local', 'board-7')).out).toContain('drained by the admin token: new disk');
+    expect((await operator('host', 'undrain', 'local', 'board-7')).out).toBe('host board-7: offline\n');
+    expect((await operator('host', 'list')).out).toMatch(
+      /local\/board-7 +offline +over SSH .* 0\/3 slots +board,role=test/,
+    );
+
+    const again = await operator('host', 'create', 'local', 'board-7', '--ssh', 'a@b', '--host-key', print);
+    expect([again.code, again.err]).toEqual([2, expect.stringContaining('cluster local has a host board-7')]);
+    const unread = await operator('host', 'create', 'local', 'x', '--ssh', 'nobody', '--host-key', print);
+    expect([unread.code, unread.err]).toEqual([64, expect.stringContaining('write it as user@address')]);
+    const wrong = await operator('host', 'create', 'local', 'x', '--ssh', 'a@b', '--host-key', 'MD5:1');
+    expect([wrong.code, wrong.err]).toEqual([2, expect.stringContaining('SHA256:')]);
+    const own = await operator('host', 'edit', 'local', 'test-host', '--labels', 'x');
+    expect([own.code, own.err]).toEqual([2, expect.stringContaining('SLIPWAY_LABELS')]);
+    expect((await operator('host', 'remove', 'local', 'board-7')).code).toBe(0);
+    expect((await operator('host', 'show', 'local', 'board-7')).code).toBe(2);
+  } finally {
+    delete process.env['SLIPWAY_TOKEN'];
+  }
+  const stranger = await slipway('host', 'remove', 'local', 'test-host');
+  expect([stranger.code, stranger.err]).toEqual([2, expect.stringContaining('this needs a token of an operator')]);
+}, 60_000);
+
+test('H11 leases are listed with what became of them', async () => {
+  await slipway('run', project('leased', oneRun('#!/bin/sh\ntrue')));
+  const { leases } = JSON.parse((await slipway('lease', 'list', '--all', '--json')).out) as { leases: LeaseSummary[] };
+  const lease = leases.find((one) => one.project === 'leased');
+
+  expect(lease).toMatchObject({ host: 'test-host', run: 'work', attempt: 1, state: 'released' });
+  expect(lease?.history.map(({ state }) => state)).toEqual(['granted', 'active', 'releasing', 'released']);
+  expect(lease?.history.every(({ by, why }) => by === lease.worker && why !== null)).toBe(true);
+  expect((await slipway('lease', 'list', '--all')).out).toMatch(
+    /local\/test-host#1 +released +leased\/1\/work, attempt 1/,
+  );
+  expect((await slipway('lease', 'list')).out).toBe('no lease is held now; see also: --all\n');
+}, 60_000);

@@ -58,8 +58,9 @@ export async function recordHost(
       < ${MAX_HOSTS_A_WORKER} or exists (select 1 from hosts where id = ${idOf(host)})
     on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
       version = excluded.version, not_accepting = excluded.not_accepting, engine = excluded.engine,
-      machine = case when ${host.machine !== undefined} then excluded.machine else hosts.machine end, last_seen_at = now()
-      where hosts.origin = 'worker' and (hosts.worker = excluded.worker
+      machine = case when ${host.machine !== undefined} then excluded.machine else hosts.machine end, last_seen_at = now(),
+      origin = 'worker', reach = null, removed_at = null
+      where hosts.removed_at is not null or hosts.origin = 'worker' and (hosts.worker = excluded.worker
         or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond')
     returning (select count(*)::int from leases where leases.host = hosts.id and leases.state in ${LIVE}) as "heldSlots"
     `.execute(db);
