@@ -16,7 +16,7 @@ import type {
   FoundContainer,
   WaitOptions,
 } from './engine';
-import type { Opened, OpenOptions, Shell } from './shell';
+import { quote, type Opened, type OpenOptions, type Shell } from './shell';
 import { checkOut } from './working-copies';
 
 /** A machine that is not reached for longer is given up, ms. */
@@ -244,8 +244,6 @@ export class BareEngine implements Engine {
     return since;
   }
 }
-
-const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 interface BareState {
   state: 'absent' | 'created' | 'running' | 'exited' | 'lost';

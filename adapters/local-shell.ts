@@ -1,9 +1,6 @@
 // Owns the commands on the worker's own machine. Used by bare-engine.ts as a Shell.
 import { spawn } from 'node:child_process';
-import type { Opened, OpenOptions, Shell } from './shell';
-
-/** The end of what a command says on standard error, bytes. */
-const ERRORS_KEPT = 8_192;
+import { ERRORS_KEPT, type Opened, type OpenOptions, type Shell } from './shell';
 
 export class LocalShell implements Shell {
   readonly name = 'this machine';

@@ -27,6 +27,12 @@ export interface Shell {
   open(command: readonly string[], options?: OpenOptions): Promise<Opened>;
 }
 
+/** The end of what a command says on standard error, bytes. */
+export const ERRORS_KEPT = 8_192;
+
+/** One word of a POSIX shell, whatever is in it. */
+export const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+
 /** The machine was not reached, or lost: repeating the call may help. */
 export function lostMachine(message: string, cause?: unknown): NodeJS.ErrnoException {
   return Object.assign(new Error(message, { cause }), { code: 'ECONNRESET' });

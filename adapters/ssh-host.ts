@@ -3,14 +3,13 @@
 import { createHash } from 'node:crypto';
 import { Client, type ClientChannel } from 'ssh2';
 import type { Reach } from '../domain/schemas/hosts';
-import { lostMachine, type Opened, type OpenOptions, type Shell } from './shell';
+import { ERRORS_KEPT, lostMachine, quote, type Opened, type OpenOptions, type Shell } from './shell';
 
 /** An OpenSSH server takes 10 sessions a connection by default. */
 const SESSIONS_A_CONNECTION = 8;
 const CONNECT_LIMIT_MS = 10_000;
 /** A link that is silent for three of these is dead. */
 const KEEP_ALIVE_MS = 5_000;
-const ERRORS_KEPT = 8_192;
 
 interface Connection {
   client: Client;
@@ -154,9 +153,4 @@ function sayRefusal(error: Error, { place, stranger }: { place: string; stranger
     return `${place} does not take the key of this worker; put its public part into authorized_keys there`;
   }
   return `${place} is not reached: ${error.message}`;
-}
-
-/** For a POSIX shell, which is what a server hands the command line to. */
-function quote(text: string): string {
-  return /^[\w./:=@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -29,24 +29,29 @@ export function addHostCommands(program: Command, client: MakeClient, finish: Fi
 
 function withFields(command: Command): Command {
   return command
-    .argument('<cluster>')
-    .argument('<host>', 'A-Z a-z 0-9 . _ -')
     .option('--ssh <user@address>', 'how its worker reaches it; a port may follow after :')
     .option('--host-key <fingerprint>', 'SHA256:… of its host key; may be repeated', collect)
     .option('--labels <a,b>', 'what runs may ask for by host-tag')
     .option('--slots <n>', 'runs at once; default: 1')
     .option('--dir <path>', 'folder of the runs there; default: /var/tmp/slipway')
-    .option('--shell <path>', 'a POSIX shell there; default: /bin/sh')
+    .option('--shell <path>', 'a POSIX shell there; default: /bin/sh');
+}
+
+/** A verb of one host. */
+function ofHost(command: Command): Command {
+  return command
+    .argument('<cluster>')
+    .argument('<host>', 'A-Z a-z 0-9 . _ -')
     .option(...SERVER);
 }
 
 function addRegistry(host: Command, client: MakeClient, finish: Finish): void {
-  withFields(host.command('create').description('list a host that is reached over SSH')).action(
+  withFields(ofHost(host.command('create').description('list a host that is reached over SSH'))).action(
     async (cluster: string, name: string, options: hosts.HostOptions & Server) => {
       finish(await hosts.createHost(client(options), placeOf(cluster, name), { options, output: terminal }));
     },
   );
-  withFields(host.command('edit').description('change a listed host')).action(
+  withFields(ofHost(host.command('edit').description('change a listed host'))).action(
     async (cluster: string, name: string, options: hosts.HostOptions & Server) => {
       finish(await hosts.editHost(client(options), placeOf(cluster, name), { options, output: terminal }));
     },
@@ -60,46 +65,28 @@ function addRegistry(host: Command, client: MakeClient, finish: Finish): void {
     .action(async (options: { cluster?: string; json?: boolean } & Server) => {
       finish(await hosts.listHosts(client(options), { ...options, output: terminal }));
     });
-  host
-    .command('show')
-    .description('show a host')
-    .argument('<cluster>')
-    .argument('<host>')
+  ofHost(host.command('show').description('show a host'))
     .option('--json', 'print as JSON')
-    .option(...SERVER)
     .action(async (cluster: string, name: string, options: { json?: boolean } & Server) => {
       finish(await hosts.showHost(client(options), placeOf(cluster, name), { json: options.json, output: terminal }));
     });
-  host
-    .command('remove')
-    .description('list a host no longer; refused while it has runs')
-    .argument('<cluster>')
-    .argument('<host>')
-    .option(...SERVER)
-    .action(async (cluster: string, name: string, options: Server) => {
+  ofHost(host.command('remove').description('list a host no longer; refused while it has runs')).action(
+    async (cluster: string, name: string, options: Server) => {
       finish(await hosts.removeHost(client(options), placeOf(cluster, name), terminal));
-    });
+    },
+  );
 }
 
 function addMaintenance(host: Command, client: MakeClient, finish: Finish): void {
-  host
-    .command('drain')
-    .description('give a host no new runs; what runs there finishes')
-    .argument('<cluster>')
-    .argument('<host>')
+  ofHost(host.command('drain').description('give a host no new runs; what runs there finishes'))
     .option('--reason <text>', 'why; people who wait read it')
-    .option(...SERVER)
     .action(async (cluster: string, name: string, options: { reason?: string } & Server) => {
       const how = { reason: options.reason, output: terminal };
       finish(await hosts.drainHost(client(options), placeOf(cluster, name), how));
     });
-  host
-    .command('undrain')
-    .description('give a host runs again')
-    .argument('<cluster>')
-    .argument('<host>')
-    .option(...SERVER)
-    .action(async (cluster: string, name: string, options: Server) => {
+  ofHost(host.command('undrain').description('give a host runs again')).action(
+    async (cluster: string, name: string, options: Server) => {
       finish(await hosts.undrainHost(client(options), placeOf(cluster, name), terminal));
-    });
+    },
+  );
 }

@@ -39,7 +39,7 @@ export function matchesTag(host: TaggedHost, hostTag: string | undefined): boole
   return missedTerms(host, hostTag).length === 0;
 }
 
-/** The terms of a host-tag that a host does not meet; `a label of it` where a host without containers was not asked for by any. */
+/** The terms of a host-tag that a host does not meet; `containers` where it has none and was not asked for by itself. */
 export function missedTerms(host: TaggedHost, hostTag: string | undefined): string[] {
   const terms = splitTerms(hostTag);
   const missed = terms.filter((term) => !meets(host, term));

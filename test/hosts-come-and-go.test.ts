@@ -2,7 +2,7 @@
 // Real Temporal, real Docker; two workers with hosts of their own.
 import { execFileSync } from 'node:child_process';
 import type { Run } from '../domain/schemas/api';
-import { House, oneRun } from './setup/house';
+import { House, oneRun, tagged } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 let house: House;
@@ -24,9 +24,6 @@ beforeAll(async () => {
   await house.start('arm64-1');
 }, 120_000);
 afterAll(async () => house?.stop(), 60_000);
-
-const tagged = (tag: string, script: string): string =>
-  oneRun(script).replace('script: work', `script: work\n        host-tag: '${tag}'`);
 
 const attemptsOf = (run: Run) => run.attempts.map(({ number, cause, host }) => ({ number, cause, host }));
 

@@ -3,7 +3,7 @@
 // Real Temporal, real sshd, real Docker; two workers with the key of the hosts.
 import { existsSync, readdirSync } from 'node:fs';
 import type { HostSummary, LeaseSummary } from '../domain/schemas/hosts';
-import { House, oneRun } from './setup/house';
+import { House, oneRun, tagged } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { CuttableLink } from './setup/cuttable-link';
 import { waitFor } from './setup/wait-for';
@@ -67,9 +67,6 @@ async function ownerOf(name: string): Promise<string> {
   const { workers } = await house.call<{ workers: { id: string; host: string }[] }>('GET', '/v1/workers');
   return workers.find(({ id }) => id === worker)?.host ?? '';
 }
-
-const tagged = (tag: string, script: string): string =>
-  oneRun(script).replace('script: work', `script: work\n        host-tag: '${tag}'`);
 
 const runsLeft = (): string[] => {
   const dir = sshd.reach().dir;

@@ -15,7 +15,6 @@ export const HELLO_MS = 5_000;
 /** A server that does not answer at the start is asked again so soon, ms. */
 const RETRY_MS = 500;
 const GIBIBYTE = 1024 ** 3;
-const [DOCKER, SHELL] = ['docker', 'shell'] as const;
 const MACHINE = {
   os: platform() === 'win32' ? 'windows' : platform(),
   arch: archOf(arch()),
@@ -67,9 +66,9 @@ export class Greeter {
 
   async hello(signal: AbortSignal): Promise<HelloReply> {
     const { api, worker, settings, upgrader } = this.ports;
-    const isContainers = settings.SLIPWAY_ENGINE === 'docker';
+    const engine = settings.SLIPWAY_ENGINE === 'docker' ? ('docker' as const) : ('shell' as const);
     const release = this.knowsReleases ? upgrader.report() : undefined;
-    const machine = this.knowsMachines ? { ...MACHINE, engine: isContainers ? DOCKER : SHELL } : undefined;
+    const machine = this.knowsMachines ? { ...MACHINE, engine } : undefined;
     this.knowsReleases = false;
     this.knowsMachines = false;
     const labels = settings.SLIPWAY_LABELS.split(',').map((label) => label.trim());

@@ -31,6 +31,8 @@ const MAX_HOSTS_A_WORKER = 100;
 export const SILENT_AFTER_MS = 15_000;
 
 const UNKNOWN: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
+/** Nothing went wrong there lately. */
+const WELL = { faults: 0, fault: null, quarantined_until: null };
 const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
 const idOf = (host: { cluster: string; name: string }): string => `${host.cluster}/${host.name}`;
 
@@ -69,20 +71,23 @@ export async function recordHost(
 
 /** Lists a host by hand. One that was removed comes back under its name. @returns false when the name is taken */
 export async function createHost(db: Database, cluster: string, host: CreateHost): Promise<boolean> {
-  const columns = { ...columnsOf(host), origin: 'listed' as const, engine: host.reach.kind, worker: null };
-  const fresh = { ...columns, faults: 0, fault: null, quarantined_until: null, drain: null, removed_at: null };
-  const reset = { ...fresh, not_accepting: null, last_seen_at: sql<Date>`'epoch'`, machine: JSON.stringify(UNKNOWN) };
+  const { labels, slots, reach } = host;
+  const listed = { labels: JSON.stringify(labels), slots, reach: JSON.stringify(reach), engine: reach.kind };
+  const fresh = {
+    origin: 'listed' as const,
+    worker: null,
+    drain: null,
+    removed_at: null,
+    not_accepting: null,
+    ...WELL,
+  };
+  const reset = { ...listed, ...fresh, last_seen_at: sql<Date>`'epoch'`, machine: JSON.stringify(UNKNOWN) };
   const made = await db
     .insertInto('hosts')
     .values({ id: idOf({ cluster, name: host.name }), cluster, name: host.name, version: '', ...reset })
     .onConflict((conflict) => conflict.column('id').doUpdateSet(reset).where('hosts.removed_at', 'is not', null))
     .executeTakeFirst();
   return made.numInsertedOrUpdatedRows === 1n;
-}
-
-/** Only what is given. */
-function columnsOf({ labels, slots, reach }: EditHost & Pick<CreateHost, 'labels' | 'slots' | 'reach'>) {
-  return { labels: JSON.stringify(labels), slots, reach: JSON.stringify(reach) };
 }
 
 interface HostKey {
@@ -96,9 +101,8 @@ export async function editHost(db: Database, host: HostKey, changes: EditHost): 
   const columns = withoutUndefined({
     labels: labels && JSON.stringify(labels),
     slots,
-    ...(reach
-      ? { reach: JSON.stringify(reach), engine: reach.kind, quarantined_until: null, faults: 0, fault: null }
-      : {}),
+    // Where it is reached anew, what went wrong before says nothing.
+    ...(reach ? { reach: JSON.stringify(reach), engine: reach.kind, ...WELL } : {}),
   });
   if (Object.keys(columns).length === 0) return true;
   const edited = await db

@@ -352,6 +352,10 @@ ${indented}
 `;
 }
 
+/** The same for a host that the run asks for. */
+export const tagged = (tag: string, script: string): string =>
+  oneRun(script).replace('script: work', `script: work\n        host-tag: '${tag}'`);
+
 /** Made from the machine's own busybox. */
 export const TEST_IMAGE = 'slipway-test/busybox:1';
 
