@@ -410,8 +410,9 @@ describe('a drain', () => {
     const run = await house.run(`wait-${last.name}`, 1, 'work');
     expect(run).toMatchObject({ state: 'queued' });
     expect(run.waiting).toContain('all down');
-    const { stays } = await house.call<{ stays: { why: string }[] }>('GET', `/v1/clusters/${last.name}/drain`);
-    expect(stays).toMatchObject([{ why: 'no other cluster is open to it' }]);
+    // Runs that earlier tests left waiting may have moved here as well, so only this one is looked for.
+    const { stays } = await house.call<{ stays: unknown[] }>('GET', `/v1/clusters/${last.name}/drain`);
+    expect(stays).toContainEqual({ run: `wait-${last.name}/1/work`, why: 'no other cluster is open to it' });
   });
 });
 

@@ -86,9 +86,9 @@ test('a host-tag matches a label as well as the name', () => {
   expect(matches('one', 'linux-*', ['gpu', 'windows'])).toBe(false);
 });
 
-test('any text can be a host-tag: it never throws, and what has no special character matches itself alone', () => {
+test('any text can be a host-tag: it never throws, and what has no special character and no comma matches itself alone', () => {
   const texts = fc.string({ maxLength: 12 });
-  const plain = texts.filter((text) => text !== '' && !/[*?[]/.test(text));
+  const plain = texts.filter((text) => text !== '' && text === text.trim() && !/[*?[,]/.test(text));
   fc.assert(fc.property(texts, texts, (glob, name) => typeof matches(name, glob) === 'boolean'));
   fc.assert(
     fc.property(plain, plain, (glob, name) => matches(name, glob) === (glob.toLowerCase() === name.toLowerCase())),
