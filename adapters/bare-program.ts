@@ -54,7 +54,7 @@ members() {
   if [ -r /proc/self/stat ]; then
     [ "$(cat /proc/sys/kernel/random/boot_id)" = "$(expr "$runner_born" : '.*@\(.*\)')" ] || return 0
     {
-      grep -lF "SLIPWAY_RUN=/$name/" /proc/[0-9]*/environ 2>/dev/null | sed 's,/proc/,,; s,/environ,,'
+      grep -zlF "SLIPWAY_RUN=/$name/" /proc/[0-9]*/environ 2>/dev/null | sed 's,/proc/,,; s,/environ,,'
       cat /proc/[0-9]*/stat 2>/dev/null | awk -v g="$group" '{ p = $1; sub(/^.*\) /, ""); if (($3 == g || $4 == g) && $1 != "Z") print p }'
     } | sort -u
   else

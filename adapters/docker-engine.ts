@@ -3,6 +3,7 @@
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type Dockerode from 'dockerode';
+import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
 import { followContainer } from './docker-log';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
@@ -64,13 +65,8 @@ export class DockerEngine implements Engine {
   }
 
   async pull(reference: string): Promise<void> {
-    // Without a tag the engine would pull every tag there is.
-    const tagged = /[:@][^/]*$/.test(reference) ? reference : `${reference}:latest`;
     try {
-      const stream = await this.docker.pull(tagged);
-      await new Promise<void>((done, fail) => {
-        this.docker.modem.followProgress(stream, (error) => (error ? fail(error) : done()));
-      });
+      await pullImage(this.docker, reference);
     } catch (error) {
       const reason = reasonOf(error, 'image-missing');
       const why =
@@ -147,7 +143,7 @@ export class DockerEngine implements Engine {
         const found = await this.find(spec.name);
         if (found) return found.id;
       }
-      if (statusOf(error) === 404 && /no such image/i.test(messageOf(error))) {
+      if (lacksImage(error)) {
         throw new EngineError('image-missing', `image ${spec.image} is not on the host`, { cause: error });
       }
       throw translate(error, `cannot create the container`);
@@ -224,7 +220,7 @@ export class DockerEngine implements Engine {
     try {
       await this.docker.getContainer(name).remove({ force: true, v: true });
     } catch (error) {
-      if (statusOf(error) !== 404 && !/removal of container .* is already in progress/.test(messageOf(error))) {
+      if (statusOf(error) !== 404 && !isRemoving(error)) {
         throw translate(error, `cannot remove ${name}`);
       }
     }
@@ -306,15 +302,6 @@ function logFileOf(found: Dockerode.ContainerInspectInfo): string | null {
 /** The engine does not name this folder either, but one beside it: that of the container's network. */
 function pipesDirOf({ Id, NetworkSettings: { SandboxKey: network } }: Dockerode.ContainerInspectInfo): string | null {
   return network ? join(dirname(dirname(network)), 'containerd', Id) : null;
-}
-
-function statusOf(error: unknown): number | undefined {
-  return (error as { statusCode?: number }).statusCode;
-}
-
-function messageOf(error: unknown): string {
-  const { json, message } = error as { json?: { message?: string }; message?: string };
-  return (json?.message ?? message ?? String(error)).trim();
 }
 
 function reasonOf(error: unknown, otherwise: EngineErrorReason): EngineErrorReason {

@@ -11,7 +11,7 @@ export class LocalShell implements Shell {
     { input, keepsInput, signal }: OpenOptions = {},
   ): Promise<Opened> {
     // In a group of its own: what is sent to that of the worker, as by a terminal, is not for it.
-    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], signal, detached: true });
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], signal, detached: true, env: envOfRuns() });
     let errors = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-ERRORS_KEPT)));
     const ended = new Promise<{ code: number; errors: string }>((done, fail) => {
@@ -27,4 +27,10 @@ export class LocalShell implements Shell {
     else child.stdin.end(input);
     return { output: child.stdout, ended };
   }
+}
+
+/** What a worker is given is not for its runs: keys and addresses of its cluster, of Temporal and of a cloud. */
+function envOfRuns(): NodeJS.ProcessEnv {
+  const isOurs = (name: string): boolean => /^(?:SLIPWAY|TEMPORAL|AWS)_|^DATABASE_URL$/.test(name);
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !isOurs(name)));
 }

@@ -4,6 +4,7 @@
 import { markMaintenanceStarted, maintenancesToStart } from './store/maintenance';
 import { clustersToLeave, markMoveDelivered, movesToDeliver, moveToHosts, moveWaiting } from './store/moves';
 import { SILENT_AFTER_MS } from './store/hosts';
+import { hostsToTell, markTold } from './store/on-demand';
 import { runsToWake } from './store/queue';
 import type { BuildToStart, Temporal } from './temporal';
 import type { Database } from './store/connect';
@@ -46,6 +47,7 @@ export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
   const cancels = await deliverCancels(ports).catch(noteFailure);
   const moves = await deliverMoves(ports).catch(noteFailure);
   await startMaintenances(ports).catch(noteFailure);
+  await tellHosts(ports).catch(noteFailure);
   if (failures.length > 0) throw failures[0];
   return builds.length + cancels + moves;
 }
@@ -98,4 +100,16 @@ export async function startMaintenances({ db, temporal }: OutboxPorts): Promise<
     await temporal.startMaintenance({ cluster, id }, `cluster ${cluster} ${why}`);
     await markMaintenanceStarted(db, { cluster, id });
   }
+}
+
+/** Starts the workflow of every on-demand host that has none yet, and tells those whose host is to end. */
+async function tellHosts({ db, temporal }: OutboxPorts): Promise<void> {
+  await tellAll(await hostsToTell(db, 'begin'), async ({ by, host }) => {
+    await temporal.startHost({ host }, by);
+    await markTold(db, host, 'begin');
+  });
+  await tellAll(await hostsToTell(db, 'end'), async ({ by, why, host }) => {
+    await temporal.endHost({ host }, { by, why });
+    await markTold(db, host, 'end');
+  });
 }

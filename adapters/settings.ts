@@ -68,7 +68,9 @@ const Settings = z.object({
   SLIPWAY_SSH_KEY: z
     .string()
     .optional()
-    .describe('worker: private key (OpenSSH or PEM) for the listed hosts of its cluster; without it, it serves none'),
+    .describe(
+      'worker: private key (OpenSSH or PEM) for hosts that its cluster lists or makes; without it, it serves none',
+    ),
   SLIPWAY_WORKER_DIR: z
     .string()
     .optional()

@@ -1,5 +1,5 @@
-// Owns the port of what carries commands to a machine: its own shell, or one behind SSH.
-// Implemented by local-shell.ts and ssh-host.ts; used by bare-engine.ts.
+// Owns the port of what carries commands to a machine: its own shell, one behind SSH, or one in a container.
+// Implemented by local-shell.ts, ssh-host.ts and container-shell.ts; used by bare-engine.ts.
 
 export interface OpenOptions {
   /** What the command reads; default: nothing. */
@@ -25,6 +25,8 @@ export interface Shell {
   readonly shell: string;
   /** Starts a program with its arguments, none of which any shell may read. @throws Error with `code` when it cannot be reached */
   open(command: readonly string[], options?: OpenOptions): Promise<Opened>;
+  /** Ends what it holds open, once that is idle. */
+  close?(): void;
 }
 
 /** The end of what a command says on standard error, bytes. */

@@ -2,7 +2,7 @@
 // server allows. Used by bare-engine.ts as a Shell.
 import { createHash } from 'node:crypto';
 import { Client, type ClientChannel } from 'ssh2';
-import type { Reach } from '../domain/schemas/hosts';
+import type { SshReach } from '../domain/schemas/hosts';
 import { ERRORS_KEPT, lostMachine, quote, type Opened, type OpenOptions, type Shell } from './shell';
 
 /** An OpenSSH server takes 10 sessions a connection by default. */
@@ -28,7 +28,7 @@ export class SshHost implements Shell {
   /** @param privateKey as ssh-keygen writes it, without a passphrase */
   constructor(
     name: string,
-    private readonly reach: Reach,
+    private readonly reach: SshReach,
     private readonly privateKey: string,
   ) {
     this.name = `host ${name}`;

@@ -6,7 +6,7 @@ import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/commo
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Settings } from './settings';
 import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
-import { buildWorkflowId, maintenanceWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
+import { buildWorkflowId, hostWorkflowId, maintenanceWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
 import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
 import type { Outcome } from '../domain/schemas/words';
 import type { BuildKey, Cancel } from './store/deliveries';
@@ -14,10 +14,12 @@ import {
   BUILD_WORKFLOW,
   DEFAULT_TIMING,
   MAINTENANCE_WORKFLOW,
+  ON_DEMAND_WORKFLOW,
   type BuildInput,
   type BuildRun,
   type BuildTiming,
   type MaintenanceInput,
+  type OnDemandInput,
 } from '../domain/build-input';
 
 const CALL_LIMIT_MS = 10_000;
@@ -169,6 +171,29 @@ export class Temporal {
     await this.signal(maintenanceWorkflowId(cluster, id), 'maintenanceChanged');
   }
 
+  /** Starts the workflow of an on-demand host; started already is fine. */
+  async startHost(input: OnDemandInput, by: string): Promise<void> {
+    await this.client
+      .withDeadline(Date.now() + CALL_LIMIT_MS, () =>
+        this.client.workflow.start(ON_DEMAND_WORKFLOW, { ...startOfHost(input, by), args: [input] }),
+      )
+      .catch((error: unknown) => {
+        if ((error as Error).name !== 'WorkflowExecutionAlreadyStartedError') throw error;
+      });
+  }
+
+  /** Tells the workflow of an on-demand host to end it; one that somebody has ended begins again for that. */
+  async endHost(input: OnDemandInput, at: { by: string; why: string }): Promise<void> {
+    await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () =>
+      this.client.workflow.signalWithStart(ON_DEMAND_WORKFLOW, {
+        ...startOfHost(input, at.by),
+        args: [{ ...input, why: at.why }],
+        signal: 'hostEnds',
+        signalArgs: [{ why: at.why }],
+      }),
+    );
+  }
+
   /** A workflow that is closed needs no telling. */
   private async signal(workflowId: string, name: string, ...args: unknown[]): Promise<void> {
     const handle = this.client.workflow.getHandle(workflowId);
@@ -242,6 +267,18 @@ export class Temporal {
 const WINDOW = 100;
 
 const idOf = ({ project, number, reruns }: BuildKey): string => buildWorkflowId(project, number, reruns);
+
+function startOfHost({ host: { cluster, host } }: OnDemandInput, by: string) {
+  return {
+    workflowId: hostWorkflowId(cluster, host),
+    taskQueue: ORCHESTRATOR_QUEUE,
+    workflowIdConflictPolicy: 'USE_EXISTING' as const,
+    staticSummary: `host ${host} of cluster ${cluster}, by blueprint ${by}`,
+    typedSearchAttributes: [
+      { key: defineSearchAttributeKey('SlipwayCluster', SearchAttributeType.KEYWORD), value: cluster },
+    ],
+  };
+}
 
 function summarize({ project, number, reruns, trigger, runs }: BuildToStart): string {
   const count = runs.filter((run) => run.outcome === null).length;

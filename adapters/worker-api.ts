@@ -83,11 +83,11 @@ export class WorkerApi {
     return shapes.OrphanList.parse(answer.json).orphans;
   }
 
-  /** Tells of the listed hosts that this worker serves. @returns those that it is to serve now @throws when there is no answer */
-  async hosts(ask: z.infer<typeof shapes.HostsAsk>, signal?: AbortSignal): Promise<shapes.ServedHost[]> {
+  /** Tells of the hosts that this worker serves and makes. @returns those that it is to serve now @throws when there is no answer */
+  async hosts(ask: z.infer<typeof shapes.HostsAsk>, signal?: AbortSignal): Promise<shapes.HostsReply> {
     const answer = await this.tryOnce({ method: 'POST', path: '/v1/worker/hosts', json: ask, signal });
     if (!answer) throw new Error('the server does not answer');
-    return shapes.HostsReply.parse(answer.json).hosts;
+    return shapes.HostsReply.parse(answer.json);
   }
 
   /** The calls of one attempt under its fencing token. */

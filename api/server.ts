@@ -9,6 +9,7 @@ import helmet from 'helmet';
 import type { ApiContext } from './context';
 import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
+import { blueprintRoutes } from './routes/blueprints';
 import { buildRoutes } from './routes/builds';
 import { clusterRoutes } from './routes/clusters';
 import { healthRoutes } from './routes/health';
@@ -29,7 +30,7 @@ export function makeApp(context: ApiContext): Express {
   const app = makeBare(context);
   app.use(healthRoutes(context));
   app.use(workerRoutes(context), clusterRoutes(context), maintenanceRoutes(context), tokenRoutes(context));
-  app.use(releaseRoutes(context), hostRoutes(context));
+  app.use(releaseRoutes(context), hostRoutes(context), blueprintRoutes(context));
   app.use(projectRoutes(context), buildRoutes(context), logRoutes(context), artifactRoutes(context));
   if (!context.triggersApart) app.use(triggerRoutes(context));
   app.use('/v1', unknownRoute);

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createParser } from 'eventsource-parser';
 import { apiPath } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
+import * as blueprints from '../domain/schemas/blueprints';
 import * as clusters from '../domain/schemas/clusters';
 import * as hosts from '../domain/schemas/hosts';
 import type { z } from 'zod';
@@ -30,6 +31,10 @@ export interface RunPlace {
 interface HostPlace {
   cluster: string;
   host: string;
+}
+interface BlueprintPlace {
+  cluster: string;
+  name: string;
 }
 interface How {
   method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -107,6 +112,24 @@ export class Client {
 
   undrainHost({ cluster, host }: HostPlace): Promise<hosts.HostSummary> {
     return this.read(hosts.HostSummary, `${apiPath.host(cluster, host)}/undrain`, { method: 'POST' });
+  }
+
+  async blueprints(cluster?: string): Promise<blueprints.Blueprint[]> {
+    const path = cluster === undefined ? '/v1/blueprints' : apiPath.blueprints(cluster);
+    return (await this.read(blueprints.BlueprintList, path)).blueprints;
+  }
+
+  blueprint({ cluster, name }: BlueprintPlace): Promise<blueprints.Blueprint> {
+    return this.read(blueprints.Blueprint, apiPath.blueprint(cluster, name));
+  }
+
+  /** @param wanted checked by the server */
+  putBlueprint({ cluster, name }: BlueprintPlace, wanted: unknown): Promise<blueprints.Blueprint> {
+    return this.read(blueprints.Blueprint, apiPath.blueprint(cluster, name), { method: 'PUT', body: wanted });
+  }
+
+  async removeBlueprint({ cluster, name }: BlueprintPlace): Promise<void> {
+    await this.request(apiPath.blueprint(cluster, name), { method: 'DELETE' });
   }
 
   async leases(wish: Record<string, string>): Promise<hosts.LeaseSummary[]> {

@@ -70,11 +70,13 @@ function addRegistry(host: Command, client: MakeClient, finish: Finish): void {
     .action(async (cluster: string, name: string, options: { json?: boolean } & Server) => {
       finish(await hosts.showHost(client(options), placeOf(cluster, name), { json: options.json, output: terminal }));
     });
-  ofHost(host.command('remove').description('list a host no longer; refused while it has runs')).action(
-    async (cluster: string, name: string, options: Server) => {
-      finish(await hosts.removeHost(client(options), placeOf(cluster, name), terminal));
-    },
-  );
+  ofHost(
+    host
+      .command('remove')
+      .description('list a host no longer, or end one that a blueprint made; refused while it has runs'),
+  ).action(async (cluster: string, name: string, options: Server) => {
+    finish(await hosts.removeHost(client(options), placeOf(cluster, name), terminal));
+  });
 }
 
 function addMaintenance(host: Command, client: MakeClient, finish: Finish): void {

@@ -1,6 +1,6 @@
 // Owns `slipway host …` and `slipway lease …`: the hosts of clusters, and who holds what.
 // Called by host-commands.ts; each verb is one call of the API, and prints what the API answers.
-import type { CreateHost, EditHost, HostSummary, LeaseSummary, Reach } from '../domain/schemas/hosts';
+import type { CreateHost, EditHost, HostSummary, LeaseSummary, SshReach } from '../domain/schemas/hosts';
 import { withoutUndefined } from '../domain/without-undefined';
 import type { Client } from './client';
 import { numberOf } from './clusters';
@@ -22,7 +22,7 @@ export interface HostOptions {
 }
 
 /** `user@address` or `user@address:port`; an IPv6 address stands in brackets. */
-function readSsh(text: string): Pick<Reach, 'user' | 'address' | 'port'> {
+function readSsh(text: string): Pick<SshReach, 'user' | 'address' | 'port'> {
   const [, user, bracketed, plain, port] = /^([^@\s]+)@(?:\[([^\]]+)\]|([^:\s]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
   const address = bracketed ?? plain;
   if (user === undefined || address === undefined) {
@@ -47,7 +47,7 @@ export async function createHost(
     const detail = 'name --ssh user@address and --host-key SHA256:… (see: ssh-keyscan ADDRESS | ssh-keygen -lf -)';
     throw new CommandError(detail, EXIT.usage);
   }
-  const reach = withoutUndefined({ kind: 'ssh' as const, ...readSsh(ssh), hostKeys, dir, shell }) as Reach;
+  const reach = withoutUndefined({ kind: 'ssh' as const, ...readSsh(ssh), hostKeys, dir, shell }) as SshReach;
   const wanted = withoutUndefined({ name: host, reach, ...fieldsOf(options) }) as CreateHost;
   output.out(describe(await client.createHost(cluster, wanted)));
   output.err(`\nA worker of cluster ${cluster} that has the key for it (SLIPWAY_SSH_KEY_FILE) serves it from now on.`);
@@ -71,8 +71,8 @@ export async function editHost(
   const changes = fieldsOf(options);
   if (Object.keys(changed).length > 0) {
     const { reach } = await client.host(place);
-    if (!reach) throw new CommandError(`host ${place.host} is the machine of a worker; it has no address to change`);
-    changes.reach = { ...reach, ...(changed as Partial<Reach>) };
+    if (reach?.kind !== 'ssh') throw new CommandError(`host ${place.host} has no address that could be changed`);
+    changes.reach = { ...reach, ...(changed as Partial<SshReach>) };
   }
   if (Object.keys(changes).length === 0) {
     throw new CommandError('nothing to change; name what with an option, see: slipway host edit --help', EXIT.usage);
@@ -93,11 +93,11 @@ export async function listHosts(
 }
 
 function rowOf(host: HostSummary): string[] {
-  const { cluster, name, state, engine, machine, slots, busySlots, labels, why } = host;
+  const { cluster, name, state, engine, reach, machine, slots, busySlots, labels, why } = host;
   return [
     paint('bold', `${cluster}/${name}`),
     state,
-    engine === 'docker' ? 'containers' : engine === 'ssh' ? 'over SSH' : 'no containers',
+    engine === 'docker' ? 'containers' : reach?.kind === 'ssh' ? 'over SSH' : 'no containers',
     [machine.os, machine.arch].filter((fact) => fact !== null).join(' ') || '-',
     `${busySlots}/${slots} slots`,
     labels.join(',') || '-',
@@ -116,7 +116,7 @@ export async function showHost(
 }
 
 function describe(host: HostSummary): string {
-  const { reach, machine } = host;
+  const { reach, machine, made } = host;
   const facts: [string, string][] = [
     ['state', host.why === null ? host.state : `${host.state}: ${host.why}`],
     ['runs are', host.engine === 'docker' ? 'containers' : 'processes, without containers'],
@@ -130,17 +130,26 @@ function describe(host: HostSummary): string {
     ['worker', host.worker ?? 'none serves it now'],
     ['last seen', host.lastSeenAt ?? 'never'],
   ];
-  if (reach) {
-    facts.push(['reached by', `ssh ${reach.user}@${reach.address}, port ${reach.port}`]);
-    facts.push(['host keys', reach.hostKeys.join(', ')], ['runs lie in', reach.dir], ['shell', reach.shell]);
+  if (made) {
+    facts.push([
+      'made by',
+      `blueprint ${made.blueprint}, ${made.since}, as ${made.resource ?? 'what is not known yet'}`,
+    ]);
+    facts.push(['used', `${made.uses} times, for ${made.cost.toFixed(2)}`]);
   }
+  if (reach?.kind === 'container') facts.push(['reached in', `container ${reach.container}`]);
+  if (reach?.kind === 'ssh') {
+    facts.push(['reached by', `ssh ${reach.user}@${reach.address}, port ${reach.port}`]);
+    facts.push(['host keys', reach.hostKeys.join(', ')]);
+  }
+  if (reach) facts.push(['runs lie in', reach.dir], ['shell', reach.shell]);
   const rows = facts.map(([what, is]) => [paint('gray', what), is]);
   return `${paint('bold', `${host.cluster}/${host.name}`)}\n${table(rows)}`;
 }
 
 export async function removeHost(client: Client, place: HostPlace, output: Output): Promise<number> {
   await client.removeHost(place);
-  output.out(`host ${place.host} of cluster ${place.cluster} is not listed any more`);
+  output.out(`host ${place.host} of cluster ${place.cluster} is not used any more`);
   return EXIT.passed;
 }
 

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { makeClusterKey, publicPartOf } from '../adapters/cluster-keys';
+import { makeWorkerKey, publicLineOf } from '../adapters/ssh-keys';
 import type { Client } from './client';
 
 const LOCAL = 'local';
@@ -26,6 +27,14 @@ function ensureFile(path: string, text: string): string {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
   return readFileSync(path, 'utf8').trim();
+}
+
+/** Private key of this machine's worker for hosts that its cluster lists or makes. @returns its file; `.pub` beside it is for them */
+export function ensureSshKey(dataDir: string): string {
+  const file = join(dataDir, 'ssh-key');
+  const key = ensureFile(file, makeWorkerKey());
+  ensureFile(`${file}.pub`, publicLineOf(key));
+  return file;
 }
 
 /** For the worker of this machine: whoever can read the key of this folder may serve it. @returns the key's file */

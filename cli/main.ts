@@ -22,6 +22,7 @@ import {
 } from './commands';
 import { CommandError, terminal, EXIT } from './context';
 import { addClusterCommands } from './cluster-commands';
+import { addBlueprintCommands } from './blueprints';
 import { addHostCommands } from './host-commands';
 import { crash } from './crash';
 import { doctor } from './doctor';
@@ -179,6 +180,7 @@ program
 
 addClusterCommands(program, client, finish);
 addHostCommands(program, client, finish);
+addBlueprintCommands(program, client, finish);
 
 program
   .command('doctor')

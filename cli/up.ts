@@ -12,7 +12,7 @@ import { Client } from './client';
 import { run } from './commands';
 import { CommandError, type Output } from './context';
 import { tryToListen } from './doctor';
-import { adminTokenFile, ensureSecret, gatewaySecretFile, joinLocalCluster } from './local-cluster';
+import { adminTokenFile, ensureSecret, ensureSshKey, gatewaySecretFile, joinLocalCluster } from './local-cluster';
 import { paint } from './print';
 import { workerEnv } from './worker-env';
 
@@ -73,8 +73,9 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
   const dockerHost = await engine;
   const keyFile = await joinLocalCluster(new Client(settings.baseUrl, adminToken(settings)), settings.dataDir);
   const { gatewayUrl, workerDir } = settings;
+  const sshKeyFile = ensureSshKey(settings.dataDir);
   const worker = ours('worker', 'workers/cluster.js');
-  await start({ ...worker, env: workerEnv(process.env, { gatewayUrl, keyFile, workerDir, dockerHost }) });
+  await start({ ...worker, env: workerEnv(process.env, { gatewayUrl, keyFile, sshKeyFile, workerDir, dockerHost }) });
 }
 
 /** It needs no admin's token. */

@@ -1,10 +1,21 @@
 // Owns what workflows are started with: their names and their inputs. Stored in histories: never renamed, only added to.
 // Made by adapters/temporal.ts, read by workflows/.
+import type { HostToMake } from './schemas/blueprints';
 import type { NeedCondition, RetryBudget } from './schemas/plan';
 import type { Outcome } from './schemas/words';
 
 export const BUILD_WORKFLOW = 'build';
 export const MAINTENANCE_WORKFLOW = 'maintenance';
+export const ON_DEMAND_WORKFLOW = 'onDemandHost';
+
+/** A host that a blueprint makes. */
+export interface OnDemandInput {
+  host: HostToMake;
+  /** Set when it begins again in its middle: nothing is to be made any more. */
+  isMade?: boolean;
+  /** Why it ends; absent: it does not. */
+  why?: string;
+}
 
 /** Names the maintenance of a cluster; everything else of it is in the rows. */
 export interface MaintenanceInput {

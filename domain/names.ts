@@ -11,6 +11,9 @@ export const buildWorkflowId = (project: string, number: number, reruns = 0): st
 /** Id of the workflow that takes a cluster down and stays until it is up again. @param id of this maintenance alone */
 export const maintenanceWorkflowId = (cluster: string, id: string): string => `maintenance/${cluster}/${id}`;
 
+/** Id of the workflow of a host that is made on demand. @param host its name */
+export const hostWorkflowId = (cluster: string, host: string): string => `host/${cluster}/${host}`;
+
 /** Queue of workflows and of activities that keep records. */
 export const ORCHESTRATOR_QUEUE = 'orchestrator';
 
@@ -40,6 +43,8 @@ export const apiPath = {
   cluster: (cluster: string): string => `/v1/clusters/${segment(cluster)}`,
   hosts: (cluster: string): string => `${apiPath.cluster(cluster)}/hosts`,
   host: (cluster: string, host: string): string => `${apiPath.hosts(cluster)}/${segment(host)}`,
+  blueprints: (cluster: string): string => `${apiPath.cluster(cluster)}/blueprints`,
+  blueprint: (cluster: string, name: string): string => `${apiPath.blueprints(cluster)}/${segment(name)}`,
   project: (project: string): string => `/v1/projects/${segment(project)}`,
   builds: (project: string): string => `/v1/projects/${segment(project)}/builds`,
   build: (project: string, number: number): string => `${apiPath.builds(project)}/${number}`,

@@ -3,15 +3,17 @@
 // Called by npm and .ci/run. Exit code: Jest's, or 2 when something is missing that cannot be installed here.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { ensureBuild, ensureDependencies, ensureNode, ROOT, runScript, say, SetupError } from './setup.mjs';
+import { ensureBuild, ensureDependencies, ensureNode, ROOT, runScript, runStep, say, SetupError } from './setup.mjs';
 
 const require = createRequire(import.meta.url);
 const DATA_DIR = join(ROOT, '.slipway');
 const isScenarios = process.argv.includes('--scenarios');
 const SCENARIOS = ['crash-matrix', 'paused-worker', 'abandoned-builds', 'rolling-upgrade', 'soak'];
+/** EC2 as far as hosts on demand need it. */
+const MOTO = ['moto[ec2]==5.2.5', 'flask==3.1.3', 'flask-cors==6.0.5'];
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
 
 await runScript(async () => {
@@ -29,6 +31,7 @@ await runScript(async () => {
     process.exitCode = await runJest({
       SLIPWAY_TEMPORAL_CLI: cli,
       SLIPWAY_CHROMIUM: browser,
+      SLIPWAY_MOTO: process.env.SLIPWAY_MOTO ?? (await ensureMoto(adapter('debian-packages'))),
       ...hostOf(engine.socket),
     });
   } finally {
@@ -66,6 +69,21 @@ async function ensurePrograms(packages, images) {
     throw new SetupError(`the tests need programs that this machine has not got:\n${wanted.join('\n')}`);
   }
   return findBrowser();
+}
+
+/** In a folder of its own. @returns the path of its server */
+async function ensureMoto({ findOnPath }) {
+  const dir = join(DATA_DIR, 'tools', `moto-${MOTO[0].split('==')[1]}`);
+  const program = join(dir, 'bin', 'moto_server');
+  const done = join(dir, 'done');
+  if (existsSync(done)) return program;
+  const python = await findOnPath('python3');
+  if (!python) throw new SetupError('the tests need Python 3 for the server that stands in for EC2 (moto)');
+  const quietly = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--only-binary', ':all:'];
+  runStep('moto: making a private venv', [python, '-m', 'venv', '--clear', dir]);
+  runStep('moto: installing it with pip', [join(dir, 'bin', 'python'), ...quietly, ...MOTO]);
+  writeFileSync(done, '');
+  return program;
 }
 
 function hostOf(socket) {

@@ -79,19 +79,26 @@ test.each(documents)('every setting that %s names is one that is read', (file) =
 });
 
 test('the README names every command, and no other', () => {
-  const groups = [...read('cli/cluster-commands.ts').matchAll(/program\s*\.command\('(\w+)'\)/g)];
+  const files = ['cluster-commands', 'host-commands', 'blueprints'].map((name) => read(`cli/${name}.ts`));
+  const groups = files.flatMap((text) => [...text.matchAll(/program\s*\.command\('(\w+)'\)/g)]);
   const commands = [...read('cli/main.ts').matchAll(/\.command\('(\w+)'\)/g), ...groups].map(([, name]) => name);
   const rows = [...read('README.md').matchAll(/^\| `slipway (\w+)/gm)].map(([, name]) => name);
 
   expect(new Set(rows)).toEqual(new Set(commands));
 });
 
+/** Old packages have a list. */
+interface Licensed {
+  license?: string;
+  licenses?: { type: string }[];
+}
+
 test('CONTRIBUTING says of every runtime dependency what it is for, under which licence and how large', () => {
   const rows = [...read('CONTRIBUTING.md').matchAll(/^\| `([^`]+)` +\|.+\| +(\S+) +\| +[\d.]+ [kM]B \|$/gm)];
   const licences = Object.fromEntries(rows.map(([, name = '', licence]) => [name, licence]));
   const installed = Object.keys(dependencies).map((name) => {
-    const { license } = JSON.parse(read(`node_modules/${name}/package.json`)) as { license: string };
-    return [name, license];
+    const { license, licenses } = JSON.parse(read(`node_modules/${name}/package.json`)) as Licensed;
+    return [name, license ?? licenses?.[0]?.type];
   });
 
   expect(licences).toEqual(Object.fromEntries(installed));

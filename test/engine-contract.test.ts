@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
+import { ContainerShell } from '../adapters/container-shell';
 import { DockerEngine } from '../adapters/docker-engine';
 import type { ContainerSpec, Engine, FoundContainer } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
@@ -26,8 +27,12 @@ beforeAll(async () => {
   await ensureTestImage();
   sshd = await SshServer.open();
   link = await CuttableLink.open(sshd.port);
+  // Its processes and its folder are seen from here as well.
+  const shared = ['--pid=host', '-v', `${dir}:${dir}`];
+  execFileSync('docker', ['run', '-d', '--init', '--name', boxed, ...shared, TEST_IMAGE, 'sleep', '3600']);
 }, 120_000);
 afterAll(async () => {
+  execFileSync('docker', ['rm', '-f', boxed]);
   for (const host of hosts) host.close();
   await link?.close();
   await sshd?.stop();
@@ -39,11 +44,14 @@ function overSsh(): BareEngine {
   hosts.push(host);
   return new BareEngine(host, root);
 }
+const boxed = `slipway-test-host-${randomUUID()}`;
 /** Each call makes an engine as a new worker process would. */
 const KINDS: Record<string, () => Engine> = {
   docker: () => new DockerEngine(new Dockerode(), root),
   'the machine itself': () => new BareEngine(new LocalShell(), root),
   'a host over SSH': overSsh,
+  'a container as a host': () =>
+    new BareEngine(new ContainerShell(new Dockerode(), { container: boxed, shell: '/bin/sh' }, 'box'), root),
 };
 const BARE = Object.keys(KINDS).filter((kind) => kind !== 'docker');
 

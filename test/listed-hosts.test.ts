@@ -130,7 +130,7 @@ test('H1 H3 what a host is is found out by itself, and edits count at once', asy
   await house.operated('PATCH', `${HOSTS}/board-1`, { labels: ['board', 'role=test', 'gpu'] });
   const build = await house.finished('later', number);
 
-  expect(board).toMatchObject({ origin: 'listed', engine: 'ssh', faults: 0, machine: { os: 'linux' }, slots: 2 });
+  expect(board).toMatchObject({ origin: 'listed', engine: 'shell', faults: 0, machine: { os: 'linux' }, slots: 2 });
   expect(board.machine.cpus).toBeGreaterThan(0);
   expect(waiting.waiting).toMatch(
     /^no host matches host-tag "gpu,role=test"; nearest: board-1 \(board, role=test, linux, .*\) lacks gpu; /,

@@ -87,7 +87,7 @@ const connectedHosts = async (): Promise<(string | null)[]> => {
   return fleet.filter((worker) => worker.connected).map((worker) => worker.host);
 };
 
-test('C3 the worker holds the key of its cluster and the address of the gateway; no admin token, no secret of the gateway, no database, no Temporal', () => {
+test('C3 the worker holds the key of its cluster, one for hosts and the address of the gateway; no admin token, no secret of the gateway, no database, no Temporal', () => {
   const secret = readFileSync(join(dir, 'gateway-secret'), 'utf8').trim();
   expect(secret).toMatch(/^[0-9a-f]{64}$/);
   expect(statSync(join(dir, 'gateway-secret')).mode & 0o777).toBe(0o600);
@@ -99,7 +99,7 @@ test('C3 the worker holds the key of its cluster and the address of the gateway;
 
   for (const hidden of [secret, ADMIN_TOKEN, databaseUrl]) expect(JSON.stringify(given)).not.toContain(hidden);
   const doors = Object.keys(given).filter((name) => /TOKEN|SECRET|KEY|DATABASE|TEMPORAL|SERVER/.test(name));
-  expect(doors.sort()).toEqual(['SLIPWAY_CLUSTER_KEY_FILE', 'SLIPWAY_SERVER']);
+  expect(doors.sort()).toEqual(['SLIPWAY_CLUSTER_KEY_FILE', 'SLIPWAY_SERVER', 'SLIPWAY_SSH_KEY_FILE']);
   expect(given).toMatchObject({ SLIPWAY_SERVER: gateway, SLIPWAY_LABELS: 'from-outside' });
   expect(up.said()).toContain(`  workers         ${gateway}\n`);
 });
@@ -147,7 +147,7 @@ test('C3 what passes to the worker is a list: a setting that nobody thought of s
       SLIPWAY_SLOTS: '3',
       SLIPWAY_HOST_FILE: '/etc/host-name',
     },
-    { gatewayUrl: 'http://127.0.0.1:7335', keyFile: '/k', workerDir: '/w', dockerHost: 'unix:///d' },
+    { gatewayUrl: 'http://127.0.0.1:7335', keyFile: '/k', sshKeyFile: '/s', workerDir: '/w', dockerHost: 'unix:///d' },
   );
 
   expect(passed).toEqual({
@@ -159,6 +159,7 @@ test('C3 what passes to the worker is a list: a setting that nobody thought of s
     SLIPWAY_SERVER: 'http://127.0.0.1:7335',
     SLIPWAY_CLUSTER: 'local',
     SLIPWAY_CLUSTER_KEY_FILE: '/k',
+    SLIPWAY_SSH_KEY_FILE: '/s',
     SLIPWAY_WORKER_DIR: '/w',
     DOCKER_HOST: 'unix:///d',
   });

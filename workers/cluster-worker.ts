@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
 import type { Logger } from 'pino';
-import { makeJobActivities, type JobPorts } from '../activities/job';
+import { makeJobActivities } from '../activities/job';
+import { makeMakerActivities } from '../activities/on-demand';
 import { makeTokenSigner } from '../adapters/cluster-keys';
 import { runProcess, type Running } from '../adapters/process';
 import { runningRelease } from '../adapters/releases';
@@ -16,6 +17,7 @@ import { clusterQueue, workerQueue } from '../domain/names';
 import { Engines } from './engines';
 import { Greeter, HELLO_MS } from './greeting';
 import { HostRounds } from './host-rounds';
+import { Makers } from './makers';
 import { sweep, type WorkerPorts } from './sweep';
 import { Upgrader } from './upgrader';
 import { connectToTemporal, installRuntime, serverOf } from './temporal-worker';
@@ -41,6 +43,7 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
   const engines = new Engines(settings, lastAliveAt);
   const ports: WorkerPorts = {
     engines,
+    makers: new Makers(engines.docker, settings.SLIPWAY_SSH_KEY ?? ''),
     api: new WorkerApi(server, sign, (why) =>
       log.warn({ server, why }, 'the server does not take this worker; it asks again'),
     ),
@@ -100,11 +103,11 @@ function beginRounds(
 
 /** A round at once, and then one after the other. */
 async function serveHosts(
-  { engines, api, worker }: WorkerPorts,
+  ports: WorkerPorts,
   { settings, told }: { settings: Settings; told: { signal: AbortSignal; log: Logger } },
 ): Promise<void> {
   const minFreeBytes = settings.SLIPWAY_MIN_FREE_BYTES;
-  const rounds = new HostRounds({ engines, api, worker, minFreeBytes, log: told.log });
+  const rounds = new HostRounds({ ...ports, minFreeBytes, log: told.log });
   const round = (): Promise<void> => rounds.round(told.signal);
   await round().catch((error: unknown) => told.log.warn({ error: String(error) }, 'hosts are asked for again soon'));
   await repeat(told, { everyMs: HELLO_MS }, round);
@@ -170,7 +173,7 @@ const MOST_LISTED = 1_000;
 async function createWorkers(at: {
   connection: NativeConnection;
   namespace: string;
-  ports: JobPorts;
+  ports: WorkerPorts;
   settings: Settings;
 }): Promise<{ ofCluster: Worker; own: Worker }> {
   const { connection, namespace, ports, settings } = at;
@@ -179,7 +182,7 @@ async function createWorkers(at: {
   const common: Omit<WorkerOptions, 'taskQueue'> = {
     connection,
     namespace,
-    activities: makeJobActivities(ports),
+    activities: { ...makeJobActivities(ports), ...makeMakerActivities(ports) },
     maxHeartbeatThrottleInterval: '2s',
     defaultHeartbeatThrottleInterval: '2s',
     shutdownGraceTime: NO_LIMIT,

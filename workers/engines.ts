@@ -1,28 +1,34 @@
-// Owns the engines that a worker drives: that of its own machine, and one for each listed host that it serves now.
+// Owns the engines that a worker drives: that of its own machine, and one for each other host that it serves now.
 // Made by cluster-worker.ts; the activities ask it for the engine of a lease, the rounds for all of them.
 import { join } from 'node:path';
 import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
+import { ContainerShell } from '../adapters/container-shell';
 import { DockerEngine } from '../adapters/docker-engine';
 import type { Engine } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
 import { patient } from '../adapters/patient-engine';
 import type { Settings } from '../adapters/settings';
+import type { Shell } from '../adapters/shell';
 import { SshHost } from '../adapters/ssh-host';
+import type { Reach } from '../domain/schemas/hosts';
 import type { ServedHost } from '../domain/schemas/worker-api';
 
-export interface ListedHost {
+/** A host beside the worker's own machine: listed by hand, or made by a blueprint. */
+export interface KeptEngine {
   name: string;
   /** What it was made from: another text, another engine. */
   reach: string;
-  host: SshHost;
+  shell: Shell;
   bare: BareEngine;
   engine: Engine;
 }
 
 export class Engines {
   readonly own: Engine;
-  private readonly listed = new Map<string, ListedHost>();
+  // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
+  readonly docker = new Dockerode();
+  private readonly kept = new Map<string, KeptEngine>();
 
   /** @param lastAliveAt until when an earlier life of this worker was there */
   constructor(
@@ -30,21 +36,20 @@ export class Engines {
     lastAliveAt: Date,
   ) {
     const runs = join(settings.workerDir, 'runs');
-    // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
     this.own = patient(
       settings.SLIPWAY_ENGINE === 'docker'
-        ? new DockerEngine(new Dockerode(), runs, lastAliveAt)
+        ? new DockerEngine(this.docker, runs, lastAliveAt)
         : new BareEngine(new LocalShell(), runs),
     );
   }
 
-  /** @param at.host a listed one where `reach` is given */
+  /** @param at.host not the worker's own machine where `reach` is given */
   at({ host, reach }: Partial<ServedHost> & { host?: string }): Engine {
     return host === undefined || !reach ? this.own : this.open({ name: host, reach }).engine;
   }
 
-  get served(): ListedHost[] {
-    return [...this.listed.values()];
+  get served(): KeptEngine[] {
+    return [...this.kept.values()];
   }
 
   /** From now on serves these hosts and no others; what is under way on one that is dropped goes on to its end. */
@@ -58,20 +63,25 @@ export class Engines {
     for (const one of this.served) this.drop(one);
   }
 
-  private open({ name, reach }: ServedHost): ListedHost {
+  private open({ name, reach }: ServedHost): KeptEngine {
     const text = JSON.stringify(reach);
-    const before = this.listed.get(name);
+    const before = this.kept.get(name);
     if (before?.reach === text) return before;
     if (before) this.drop(before);
-    const host = new SshHost(name, reach, this.settings.SLIPWAY_SSH_KEY ?? '');
-    const bare = new BareEngine(host, reach.dir);
-    const one = { name, reach: text, host, bare, engine: patient(bare) };
-    this.listed.set(name, one);
+    const shell = this.shellOf(name, reach);
+    const bare = new BareEngine(shell, reach.dir);
+    const one = { name, reach: text, shell, bare, engine: patient(bare) };
+    this.kept.set(name, one);
     return one;
   }
 
-  private drop(one: ListedHost): void {
-    this.listed.delete(one.name);
-    one.host.close();
+  private shellOf(name: string, reach: Reach): Shell {
+    if (reach.kind === 'ssh') return new SshHost(name, reach, this.settings.SLIPWAY_SSH_KEY ?? '');
+    return new ContainerShell(this.docker, reach, name);
+  }
+
+  private drop(one: KeptEngine): void {
+    this.kept.delete(one.name);
+    one.shell.close?.();
   }
 }

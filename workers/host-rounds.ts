@@ -1,18 +1,22 @@
-// Owns what a worker does for the listed hosts of its cluster: asks which are its, probes them, and says how they are.
-// Called by cluster-worker.ts as one of its rounds.
+// Owns what a worker does for the hosts of its cluster beside its own machine: asks which are its, probes them, says how they
+// are, and looks for what is left of those that blueprints made. Called by cluster-worker.ts as one of its rounds.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { WorkerApi } from '../adapters/worker-api';
-import type { HostProbe } from '../domain/schemas/worker-api';
-import type { Engines, ListedHost } from './engines';
+import type { FoundHosts, HostProbe, HostsReply } from '../domain/schemas/worker-api';
+import type { Engines, KeptEngine } from './engines';
 import { whyDiskRefuses } from './greeting';
+import type { Makers } from './makers';
 
 /** One that takes longer is told of in a later round, ms: no host waits for another. */
 const PROBE_ROUND_MS = 1_000;
 const MOST_CHARACTERS = 500;
+/** How often a blueprint is looked at for hosts that nobody needs, ms. */
+const SWEEP_MS = 30_000;
 
 export interface HostRoundPorts {
   engines: Engines;
+  makers: Makers;
   api: WorkerApi;
   worker: { id: string };
   minFreeBytes: number;
@@ -23,18 +27,54 @@ export class HostRounds {
   private readonly underWay = new Set<string>();
   private readonly results = new Map<string, HostProbe>();
   private readonly faults = new Map<string, string>();
+  private blueprints: HostsReply['blueprints'] = [];
+  private sweptAtMs = -Infinity;
 
   constructor(private readonly ports: HostRoundPorts) {}
 
   /** Tells and asks; hosts that are new are probed and told of at once. */
   async round(signal: AbortSignal): Promise<void> {
-    const { engines, api, worker } = this.ports;
+    const { engines, makers, api, worker } = this.ports;
     const before = new Set(engines.served.map(({ name }) => name));
     await this.probe(signal);
+    const found = await this.lookForMade();
     const probes = [...this.results.values()];
     this.results.clear();
-    engines.serve(await api.hosts({ worker: worker.id, probes }, signal));
+    const engine = await makers.findEngine();
+    const { hosts, blueprints, orphans } = await api.hosts({ worker: worker.id, probes, engine, found }, signal);
+    this.blueprints = blueprints;
+    engines.serve(hosts);
+    for (const orphan of orphans) await this.destroy(orphan);
     if (engines.served.some(({ name }) => !before.has(name))) await this.round(signal);
+  }
+
+  /** Of one that cannot be looked at now nothing is said. */
+  private async lookForMade(): Promise<FoundHosts[]> {
+    if (performance.now() - this.sweptAtMs < SWEEP_MS) return [];
+    this.sweptAtMs = performance.now();
+    const { makers, log } = this.ports;
+    const looked = this.blueprints.map(async ({ id: blueprint, make }) => {
+      try {
+        return [{ blueprint, hosts: await (await makers.at(make)).list({ blueprint, make }) }];
+      } catch (error) {
+        log.warn({ blueprint, error: (error as Error).message }, 'hosts of a blueprint cannot be looked for');
+        return [];
+      }
+    });
+    return (await Promise.all(looked)).flat();
+  }
+
+  /** Looked for again in the next sweep, whatever comes of it. */
+  private async destroy({ blueprint, host }: { blueprint: string; host: string }): Promise<void> {
+    const { makers, log } = this.ports;
+    const make = this.blueprints.find(({ id }) => id === blueprint)?.make;
+    if (!make) return;
+    log.warn({ blueprint, host }, 'ending a host that nobody needs');
+    try {
+      await (await makers.at(make)).destroy({ blueprint, host, make });
+    } catch (error) {
+      log.warn({ host, error: (error as Error).message }, 'a host could not be ended');
+    }
   }
 
   private async probe(signal: AbortSignal): Promise<void> {
@@ -44,7 +84,7 @@ export class HostRounds {
     await Promise.race([Promise.all(probes), sleep(PROBE_ROUND_MS, undefined, { signal })]);
   }
 
-  private async probeOne({ name, bare }: ListedHost): Promise<void> {
+  private async probeOne({ name, bare }: KeptEngine): Promise<void> {
     this.underWay.add(name);
     try {
       const { machine, freeDiskBytes } = await bare.probe();

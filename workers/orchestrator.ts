@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, bundleWorkflowCode } from '@temporalio/worker';
 import type { Logger } from 'pino';
+import type { LedgerActivities } from '../activities/on-demand-types';
 import { makeRecordActivities } from '../activities/records';
 import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
@@ -17,10 +18,11 @@ import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
 import { maintainCluster } from '../adapters/store/maintenance';
+import { chooseMaker, hostEnds, hostFault, hostGone, hostMade, planOnDemand } from '../adapters/store/on-demand';
 import { readPriority } from '../adapters/store/queue';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
-import { ORCHESTRATOR_QUEUE } from '../domain/names';
+import { ORCHESTRATOR_QUEUE, workerQueue } from '../domain/names';
 import { connectToTemporal, installRuntime } from './temporal-worker';
 
 const SWEEP_MS = 1_000;
@@ -44,15 +46,18 @@ async function orchestrate(log: Logger): Promise<Running> {
     namespace,
     taskQueue: ORCHESTRATOR_QUEUE,
     workflowBundle: await findBundle(),
-    activities: makeRecordActivities({
-      closeRuns: (closed) => closeRuns(db, closed),
-      closeAttempt: (attempt) => closeAttempt(db, attempt),
-      locateAttempt: (attempt) => locateAttempt(db, attempt),
-      readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
-      expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
-      finishBuild: (buildId) => finishBuild(db, buildId),
-      maintainCluster: (maintenance) => maintainCluster(db, maintenance),
-    }),
+    activities: {
+      ...makeRecordActivities({
+        closeRuns: (closed) => closeRuns(db, closed),
+        closeAttempt: (attempt) => closeAttempt(db, attempt),
+        locateAttempt: (attempt) => locateAttempt(db, attempt),
+        readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
+        expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
+        finishBuild: (buildId) => finishBuild(db, buildId),
+        maintainCluster: (maintenance) => maintainCluster(db, maintenance),
+      }),
+      ...ledgerActivities(db),
+    },
     maxConcurrentActivityTaskExecutions: 50,
     shutdownGraceTime: '5s',
   });
@@ -61,6 +66,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   const running = worker.run();
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
+    every(SWEEP_MS, told, () => planOnDemand(db, settings.SLIPWAY_AGE_STEP_MS)),
     every(SWEEP_MS, told, () => wakeWaiting({ db, temporal }, settings.SLIPWAY_AGE_STEP_MS)),
     every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal, log })),
     every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
@@ -79,6 +85,19 @@ async function orchestrate(log: Logger): Promise<Running> {
       await temporal.close();
       await db.destroy();
     },
+  };
+}
+
+function ledgerActivities(db: Database): LedgerActivities {
+  return {
+    chooseMaker: async (host) => {
+      const worker = await chooseMaker(db, host);
+      return worker === undefined ? {} : { queue: workerQueue(host.cluster, worker) };
+    },
+    hostMade: (host) => hostMade(db, host),
+    hostFault: (host) => hostFault(db, host),
+    hostEnds: (host) => hostEnds(db, host),
+    hostGone: (host) => hostGone(db, host),
   };
 }
 

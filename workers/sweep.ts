@@ -5,8 +5,9 @@ import type { Engine } from '../adapters/engine';
 import { containerName, readContainerName } from '../domain/names';
 import type { AttemptKey } from '../domain/schemas/worker-api';
 import type { Engines } from './engines';
+import type { Makers } from './makers';
 
-export type WorkerPorts = JobPorts & { engines: Engines };
+export type WorkerPorts = JobPorts & { engines: Engines; makers: Makers };
 
 /** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
 export async function sweep(ports: WorkerPorts, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,5 @@
 // Owns the messages of the workflows: their signals and queries. Names are stored in histories: never renamed.
-// Handled by build.ts and maintenance.ts; sent by adapters/temporal.ts under the same names.
+// Handled by build.ts, maintenance.ts and on-demand-host.ts; sent by adapters/temporal.ts under the same names.
 import { defineQuery, defineSignal } from '@temporalio/workflow';
 import type { RunProgress } from '../domain/schedule';
 
@@ -12,4 +12,6 @@ export const runMoved = defineSignal<[{ run: string; cluster: string; move: numb
 export const runReady = defineSignal<[{ run: string }]>('runReady');
 /** The maintenance of a cluster was ended or changed: look at the rows now. */
 export const maintenanceChanged = defineSignal('maintenanceChanged');
+/** An on-demand host takes no more runs: it is to end. The first reason counts. */
+export const hostEnds = defineSignal<[{ why: string }]>('hostEnds');
 export const buildView = defineQuery<{ run: string; progress: RunProgress }[]>('buildView');

@@ -1,6 +1,7 @@
-// Owns how a build keeps its records: by activities of the server, all but the verdict.
-// Called by build.ts and run.ts.
+// Owns how workflows keep their records: by activities of the server, all but the verdict of a build.
+// Called by the workflows of this folder.
 import { patched, proxyActivities, proxyLocalActivities } from '@temporalio/workflow';
+import type { LedgerActivities } from '../activities/on-demand-types';
 import type { RecordActivities } from '../activities/record-types';
 
 /** Without end: the store may be away for a while, and nothing may be lost. Each record is idempotent. */
@@ -10,6 +11,9 @@ const retry = { initialInterval: '1 second', backoffCoefficient: 2, maximumInter
 const ANSWER_LIMIT = '30 seconds';
 
 const remote = proxyActivities<RecordActivities>({ startToCloseTimeout: ANSWER_LIMIT, retry });
+
+/** Of on-demand hosts. */
+export const ledger = proxyActivities<LedgerActivities>({ startToCloseTimeout: ANSWER_LIMIT, retry });
 
 /**
  * Runs in the process that runs this workflow, which saves two tasks of the server a call. Only for what a build does when

@@ -6,6 +6,8 @@ import type { CreateCluster, EditCluster, PublicKey } from '../../domain/schemas
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { ClusterAccess } from '../access-cache';
 import type { Database } from './connect';
+import { UNKNOWN_MACHINE } from './hosts';
+import { SERVES_HOSTS } from './kept-hosts';
 import type { DrainFacts, PinnedRelease, Tables } from './tables';
 
 export interface ClusterRow {
@@ -118,7 +120,8 @@ export async function deleteCluster(db: Database, name: string): Promise<'delete
     if (rows.length === 0) return 'absent';
     const work = await sql`
       select 1 from runs where cluster = ${name} and state <> 'finished' union all
-      select 1 from leases l join hosts h on h.id = l.host where h.cluster = ${name} and l.state in ${LIVE}
+      select 1 from leases l join hosts h on h.id = l.host where h.cluster = ${name} and l.state in ${LIVE} union all
+      select 1 from made_hosts m join blueprints p on p.id = m.blueprint where p.cluster = ${name} and m.gone_at is null
       limit 1`.execute(tx);
     if (work.rows.length > 0) return 'has-work';
     await sql`delete from leases using hosts h where h.id = leases.host and h.cluster = ${name}`.execute(tx);
@@ -189,14 +192,23 @@ export async function readAccess(db: Database, cluster: string): Promise<Cluster
 export const RULES = sql.raw(`name, kind, organisations, allow_privileged as "allowPrivileged", max_cpus as "maxCpus",
   max_memory_bytes as "maxMemoryBytes"`);
 
-/** Everything that placement looks at. @param silentAfterMs hosts whose worker was silent for longer do not count */
+/**
+ * Everything that placement looks at; what a blueprint could make counts as a host.
+ * @param silentAfterMs hosts whose worker was silent for longer do not count
+ */
 export async function clusterOffers(db: Writable, silentAfterMs: number): Promise<ClusterOffer[]> {
   const { rows } = await sql<ClusterOffer & { maintenance: DrainFacts | null }>`
     select ${RULES}, weight, active, drain as maintenance,
-      (select coalesce(jsonb_agg(jsonb_build_object('name', h.name, 'labels', h.labels,
-          'machine', h.machine, 'isBare', h.engine <> 'docker')), '[]') from hosts h
+      (select coalesce(jsonb_agg(host), '[]') from (
+        select jsonb_build_object('name', h.name, 'labels', h.labels, 'machine', h.machine,
+          'isBare', h.engine <> 'docker') as host from hosts h
         where h.cluster = c.name and ${seenWithin(silentAfterMs)} and h.not_accepting is null and h.drain is null
-          and h.removed_at is null and coalesce(h.quarantined_until, 'epoch') < now()) as hosts
+          and h.removed_at is null and coalesce(h.quarantined_until, 'epoch') < now()
+        union all
+        select jsonb_build_object('name', p.name, 'labels', p.spec -> 'labels' || to_jsonb(p.name),
+          'machine', ${JSON.stringify(UNKNOWN_MACHINE)}::jsonb || (p.spec -> 'machine'), 'isBare', true) from blueprints p
+        where p.cluster = c.name and p.removed_at is null and (p.spec ->> 'most')::int > 0
+          and exists (select 1 from workers w where w.cluster = c.name and ${SERVES_HOSTS})) as offered) as hosts
     from clusters c order by name`.execute(db);
   return rows.map(({ maintenance, ...offer }) => ({ ...offer, drain: maintenance && sayDrain(maintenance) }));
 }

@@ -11,7 +11,7 @@ import type { RetryBudget } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import type { LogGap } from '../../domain/schemas/api';
 import type { Database } from './connect';
-import { quarantined } from './hosts';
+import { quarantined } from './kept-hosts';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
 

@@ -1,10 +1,11 @@
-// Owns the rows of hosts: the machines of workers, which say so themselves, and those listed by hand, each kept by a worker
-// of its cluster; who serves which, with how many slots, and how well it does.
+// Owns the rows of hosts: the machines of workers, which say so themselves, and those listed by hand or made by a blueprint;
+// how many slots each has, and whether and why it takes no runs. Which worker keeps which is in kept-hosts.ts.
 // Called by the API; read inside the transaction that grants a lease.
-import { sql, type RawBuilder, type Transaction } from 'kysely';
+import { sql, type Transaction } from 'kysely';
+import { whyRetired } from '../../domain/on-demand';
 import type { HostOffer } from '../../domain/placement';
-import type { CreateHost, EditHost, MachineFacts, Reach } from '../../domain/schemas/hosts';
-import type { HostProbe } from '../../domain/schemas/worker-api';
+import type { PutBlueprint } from '../../domain/schemas/blueprints';
+import type { CreateHost, EditHost, MachineFacts, MadePhase, Reach } from '../../domain/schemas/hosts';
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { Database } from './connect';
 import type { HostDrainFacts, Tables } from './tables';
@@ -30,11 +31,11 @@ const MAX_HOSTS_A_WORKER = 100;
 /** Silence after which a worker does not count as connected, ms; it says hello every 5 s. */
 export const SILENT_AFTER_MS = 15_000;
 
-const UNKNOWN: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
+export const UNKNOWN_MACHINE: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
 /** Nothing went wrong there lately. */
 const WELL = { faults: 0, fault: null, quarantined_until: null };
 const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
-const idOf = (host: { cluster: string; name: string }): string => `${host.cluster}/${host.name}`;
+export const idOf = (host: { cluster: string; name: string }): string => `${host.cluster}/${host.name}`;
 
 /**
  * Registers a worker's own machine, or says that it is still there.
@@ -55,24 +56,33 @@ export async function recordHost(
     insert into hosts (id, cluster, name, worker, labels, slots, version, not_accepting, engine, machine)
     select ${idOf(host)}::text, ${host.cluster}::text, ${host.name}::text, ${host.worker}::text,
       ${JSON.stringify(host.labels)}::jsonb, ${host.slots}::int, ${host.version}::text, ${host.notAccepting}::text,
-      ${host.engine ?? 'docker'}::text, ${JSON.stringify(host.machine ?? UNKNOWN)}::jsonb
+      ${host.engine ?? 'docker'}::text, ${JSON.stringify(host.machine ?? UNKNOWN_MACHINE)}::jsonb
     where (select count(*) from hosts where cluster = ${host.cluster} and worker = ${host.worker} and origin = 'worker')
       < ${MAX_HOSTS_A_WORKER} or exists (select 1 from hosts where id = ${idOf(host)})
     on conflict (id) do update set worker = excluded.worker, labels = excluded.labels, slots = excluded.slots,
       version = excluded.version, not_accepting = excluded.not_accepting, engine = excluded.engine,
       machine = case when ${host.machine !== undefined} then excluded.machine else hosts.machine end, last_seen_at = now(),
       origin = 'worker', reach = null, removed_at = null
-      where hosts.removed_at is not null or hosts.origin = 'worker' and (hosts.worker = excluded.worker
+      where hosts.removed_at is not null and hosts.origin <> 'made' or hosts.origin = 'worker' and (hosts.worker = excluded.worker
         or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond')
     returning (select count(*)::int from leases where leases.host = hosts.id and leases.state in ${LIVE}) as "heldSlots"
     `.execute(db);
   return rows[0];
 }
 
+/** Of a host that has not been heard yet. */
+export const NEVER = sql<Date>`'epoch'`;
+
 /** Lists a host by hand. One that was removed comes back under its name. @returns false when the name is taken */
 export async function createHost(db: Database, cluster: string, host: CreateHost): Promise<boolean> {
   const { labels, slots, reach } = host;
-  const listed = { labels: JSON.stringify(labels), slots, reach: JSON.stringify(reach), engine: reach.kind };
+  const listed = {
+    labels: JSON.stringify(labels),
+    slots,
+    reach: JSON.stringify(reach),
+    engine: 'shell' as const,
+    machine: JSON.stringify(UNKNOWN_MACHINE),
+  };
   const fresh = {
     origin: 'listed' as const,
     worker: null,
@@ -81,11 +91,18 @@ export async function createHost(db: Database, cluster: string, host: CreateHost
     not_accepting: null,
     ...WELL,
   };
-  const reset = { ...listed, ...fresh, last_seen_at: sql<Date>`'epoch'`, machine: JSON.stringify(UNKNOWN) };
+  const reset = { ...listed, ...fresh, last_seen_at: NEVER };
   const made = await db
     .insertInto('hosts')
     .values({ id: idOf({ cluster, name: host.name }), cluster, name: host.name, version: '', ...reset })
-    .onConflict((conflict) => conflict.column('id').doUpdateSet(reset).where('hosts.removed_at', 'is not', null))
+    .onConflict((conflict) =>
+      conflict
+        .column('id')
+        .doUpdateSet(reset)
+        .where('hosts.removed_at', 'is not', null)
+        // The ledger of those that were made keeps their names.
+        .where('hosts.origin', '<>', 'made'),
+    )
     .executeTakeFirst();
   return made.numInsertedOrUpdatedRows === 1n;
 }
@@ -102,7 +119,7 @@ export async function editHost(db: Database, host: HostKey, changes: EditHost): 
     labels: labels && JSON.stringify(labels),
     slots,
     // Where it is reached anew, what went wrong before says nothing.
-    ...(reach ? { reach: JSON.stringify(reach), engine: reach.kind, ...WELL } : {}),
+    ...(reach ? { reach: JSON.stringify(reach), ...WELL } : {}),
   });
   if (Object.keys(columns).length === 0) return true;
   const edited = await db
@@ -145,96 +162,12 @@ export async function setHostDrain(db: Database, host: HostKey, drain: HostDrain
   return set.numUpdatedRows === 1n;
 }
 
-export interface KeptHost {
-  name: string;
-  reach: Reach;
-}
-
-/** Whether worker w of the cluster of a host may serve it. */
-const IS_SERVED = sql<boolean>`exists (select 1 from workers w where w.cluster = hosts.cluster and w.id::text = hosts.worker
-  and w.enlisted_at is not null and w.last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')`;
-
-/**
- * The listed hosts that a worker serves from now on: those it has, and its share of those whose worker is gone. One worker
- * serves a host at a time; the others of the cluster take over when it was silent for too long.
- */
-export async function keepHosts(
-  db: Database,
-  { cluster, worker }: { cluster: string; worker: string },
-): Promise<KeptHost[]> {
-  await sql`
-    with asking as (
-      update workers set serves_hosts_at = now() where cluster = ${cluster} and id = ${worker}::uuid
-    ), unserved as (
-      select id from hosts where cluster = ${cluster} and origin = 'listed' and removed_at is null and not ${IS_SERVED}
-      order by id for update skip locked
-    ), living as (
-      select greatest(count(*), 1) as workers from workers where cluster = ${cluster} and enlisted_at is not null
-        and serves_hosts_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond'
-    )
-    update hosts set worker = ${worker} where id in (select id from unserved order by random()
-      limit (select ceil((select count(*) from unserved)::float8 / workers)::int from living))`.execute(db);
-  return db
-    .selectFrom('hosts')
-    .select(['name', sql<Reach>`reach`.as('reach')])
-    .where('cluster', '=', cluster)
-    .where('worker', '=', worker)
-    .where('origin', '=', 'listed')
-    .where('removed_at', 'is', null)
-    .orderBy('name')
-    .execute();
-}
-
-/**
- * Gives the host of an attempt to another worker of its cluster that serves listed hosts, if its own is gone.
- * @param at.absent a worker that counts as gone, however lately it was heard
- */
-export async function handOverHost(
-  db: Database,
-  at: { runId: string; number: number; absent: string | null },
-): Promise<void> {
-  await sql`
-    update hosts set worker = heir.id from (
-      select w.id::text as id, w.cluster from workers w where w.enlisted_at is not null
-        and w.serves_hosts_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond'
-        and w.id::text is distinct from ${at.absent}::text order by random()
-    ) as heir, leases l
-    where l.run_id = ${at.runId}::uuid and l.attempt = ${at.number} and l.state in ${LIVE} and hosts.id = l.host
-      and heir.cluster = hosts.cluster and hosts.origin = 'listed'
-      and (not ${IS_SERVED} or hosts.worker = ${at.absent}::text)`.execute(db);
-}
-
-/** How long a host that failed is left alone, as SQL: 10 s, twice as long each time, an hour at most. */
-const BACK_OFF = sql`now() + least(10 * power(2, least(faults, 10)), 3600) * interval '1 second'`;
-
-/**
- * A host takes nothing for a while after it has failed a run or a probe, longer each time, and then one run at a time until
- * a script of it runs. @param message what went wrong
- */
-export const quarantined = (message: RawBuilder<unknown>) => sql`fault = ${message}, faults = faults + 1,
-  quarantined_until = ${BACK_OFF}`;
-
-/** What a worker found of hosts that it serves; what it says of others is passed over. */
-export async function recordProbes(
-  db: Database,
-  { cluster, worker }: { cluster: string; worker: string },
-  probes: readonly HostProbe[],
-): Promise<void> {
-  if (probes.length === 0) return;
-  const told = sql`jsonb_to_recordset(${JSON.stringify(probes)}::jsonb) as p (host text, fault text, machine jsonb, "notAccepting" text)`;
-  const isMine = sql`hosts.cluster = ${cluster} and hosts.worker = ${worker} and hosts.origin = 'listed' and hosts.name = p.host`;
-  await sql`update hosts set last_seen_at = now(), machine = coalesce(p.machine, hosts.machine),
-      not_accepting = p."notAccepting" from ${told} where ${isMine} and p.fault is null`.execute(db);
-  await sql`update hosts set ${quarantined(sql`p.fault`)} from ${told} where ${isMine} and p.fault is not null
-      and coalesce(hosts.quarantined_until, 'epoch') < now()`.execute(db);
-}
-
 export interface HostRow {
   name: string;
   cluster: string;
   worker: string | null;
-  origin: 'worker' | 'listed';
-  engine: 'docker' | 'shell' | 'ssh';
+  origin: 'worker' | 'listed' | 'made';
+  engine: 'docker' | 'shell';
   reach: Reach | null;
   machine: MachineFacts;
   labels: string[];
@@ -248,9 +181,35 @@ export interface HostRow {
   quarantined_until: Date | null;
   is_quarantined: boolean;
   last_seen_at: Date;
-  /** ms since the host was last heard, by its worker where it is a listed one */
+  /** ms since the host was last heard, by its worker where it is not its machine */
   silent_ms: number;
+  /** Null: no blueprint made it. */
+  made: MadeFacts | null;
 }
+
+export interface MadeFacts {
+  /** Name of its blueprint, and what that was when it was asked for. */
+  blueprint: string;
+  spec: PutBlueprint;
+  phase: MadePhase;
+  resource: string | null;
+  /** Why it ends. */
+  why: string | null;
+  uses: number;
+  ageSeconds: number;
+}
+
+/** As SQL, of row m of made_hosts. */
+export const MADE_PHASE = sql<MadePhase>`case when m.ending_at is not null then 'ending'
+  when m.ready_at is not null then 'ready' when m.made_at is not null then 'starting' else 'intended' end`;
+
+/** Leases that a host was given in its life, as SQL. */
+export const USES = sql<number>`(select count(*)::int from leases l where l.host = hosts.id)`;
+
+const MADE = sql<MadeFacts | null>`(
+  select jsonb_build_object('blueprint', b.name, 'spec', m.spec, 'phase', ${MADE_PHASE}, 'resource', m.resource,
+    'why', m.why, 'uses', ${USES}, 'ageSeconds', extract(epoch from now() - m.intended_at))
+  from made_hosts m join blueprints b on b.id = m.blueprint where m.host = hosts.id)`;
 
 const COLUMNS = [
   'name',
@@ -283,6 +242,7 @@ export async function listHosts(
       sql<number>`(extract(epoch from now() - last_seen_at) * 1000)::float8`.as('silent_ms'),
       sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
         where leases.host = hosts.id and leases.state in ${LIVE})`.as('busy'),
+      MADE.as('made'),
     ])
     .where('removed_at', 'is', null)
     .orderBy('cluster')
@@ -292,7 +252,7 @@ export async function listHosts(
   return query.execute();
 }
 
-/** The hosts of a cluster as placement sees them: those that were heard lately, and listed ones, which say why they are not. */
+/** The hosts of a cluster as placement sees them: those that were heard lately, and those kept by workers, which say why they are not. */
 export async function listOffers(
   db: Database | Transaction<Tables>,
   cluster: string,
@@ -300,7 +260,7 @@ export async function listOffers(
 ): Promise<{ hosts: HostOffer[]; freeSlots: number }> {
   const rows = await listHosts(db, cluster);
   const hosts = rows
-    .filter((host) => host.silent_ms < silentAfterMs || host.origin === 'listed')
+    .filter((host) => host.silent_ms < silentAfterMs || host.origin !== 'worker')
     .map((host) => offerOf(host, silentAfterMs));
   const freeSlots = hosts
     .filter((host) => host.notAccepting === null)
@@ -325,10 +285,21 @@ export function offerOf(host: HostRow, silentAfterMs: number): HostOffer {
 
 /** Why a host takes no new runs now, in words; null: it does. */
 export function whyRefused(host: HostRow, silentAfterMs: number): string | null {
+  const unmade = host.made && whyUnmade(host.made, host.fault);
+  if (unmade) return unmade;
   if (host.drain) return `drained by ${host.drain.by}: ${host.drain.reason}`;
   if (host.is_quarantined) return `left alone until ${host.quarantined_until?.toISOString()} because ${host.fault}`;
   if (host.silent_ms < silentAfterMs) return host.not_accepting;
   if (host.origin === 'worker') return 'its worker is silent';
   if (host.worker === null) return 'no worker of the cluster serves it; start one there with SLIPWAY_SSH_KEY';
   return host.fault === null ? 'its worker has not reached it yet' : `its worker does not reach it: ${host.fault}`;
+}
+
+/** Why a host of a blueprint takes none, now or any more; null: it is not for that. */
+function whyUnmade({ blueprint, spec, phase, why, ...made }: MadeFacts, fault: string | null): string | null {
+  const last = fault === null ? '' : `; last: ${fault}`;
+  if (phase === 'ending') return `it is being ended because ${why}${last}`;
+  if (phase === 'intended') return `blueprint ${blueprint} is making it${last}`;
+  if (phase === 'starting') return `blueprint ${blueprint} has made it, and it does not answer yet${last}`;
+  return whyRetired(spec, made);
 }

@@ -254,7 +254,7 @@ export const MIGRATIONS: Record<string, Migration> = {
   `),
   '0006-hosts': statements(`
     alter table hosts alter column worker drop not null;
-    alter table hosts add origin text not null default 'worker' check (origin in ('worker', 'listed'));
+    alter table hosts add origin text not null default 'worker' check (origin in ('worker', 'listed', 'made'));
     alter table hosts add engine text not null default 'docker';
     alter table hosts add reach jsonb;
     alter table hosts add machine jsonb not null default '{"os": null, "arch": null, "cpus": null, "memoryBytes": null}';
@@ -263,10 +263,11 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table hosts add fault text;
     alter table hosts add quarantined_until timestamptz;
     alter table hosts add removed_at timestamptz;
-    alter table hosts add check ((origin = 'listed') = (reach is not null));
+    alter table hosts add check (case origin when 'worker' then reach is null when 'listed' then reach is not null else true end);
     update runs set host_tag = concat_ws(',', spec ->> 'hostTag',
       'cpus>=' || (spec -> 'resources' ->> 'cpus'), 'memory>=' || (spec -> 'resources' ->> 'memoryBytes'))
       where state <> 'finished' and (spec -> 'resources' ->> 'cpus' is not null or spec -> 'resources' ->> 'memoryBytes' is not null);
+    alter table runs add woken_at timestamptz;
     alter table workers add serves_hosts_at timestamptz;
     alter table leases add holder text;
     alter table leases add why text;
@@ -278,6 +279,34 @@ export const MIGRATIONS: Record<string, Migration> = {
       primary key (url, host)
     );
     create index leases_of_host on leases (host, token);
+    alter table workers add docker_engine text;
+    create table blueprints (
+      id uuid primary key,
+      cluster text not null references clusters (name) on delete cascade,
+      name text not null,
+      spec jsonb not null,
+      faults integer not null default 0,
+      fault text,
+      resting_until timestamptz,
+      created_at timestamptz not null default now(),
+      removed_at timestamptz
+    );
+    create unique index one_blueprint_a_name on blueprints (cluster, name) where removed_at is null;
+    create table made_hosts (
+      host text primary key references hosts (id) on delete cascade,
+      blueprint uuid not null references blueprints (id) on delete cascade,
+      spec jsonb not null,
+      resource text,
+      why text,
+      intended_at timestamptz not null default now(),
+      begun_at timestamptz,
+      made_at timestamptz,
+      ready_at timestamptz,
+      ending_at timestamptz,
+      end_told_at timestamptz,
+      gone_at timestamptz
+    );
+    create index made_hosts_alive on made_hosts (blueprint) where gone_at is null;
     create function note_lease() returns trigger language plpgsql as $note$ begin if tg_op = 'INSERT' or new.state <> old.state or new.token <> old.token then new.history := (case when jsonb_array_length(new.history) >= 50 then new.history - 1 else new.history end) || jsonb_build_object('at', now(), 'token', new.token, 'state', new.state, 'by', new.holder, 'why', new.why); end if; return new; end $note$;
     create trigger note_lease before insert or update on leases for each row execute function note_lease();
   `),

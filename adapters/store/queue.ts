@@ -12,7 +12,7 @@ import type { Tables } from './tables';
 const ASKED_LATELY_MS = 10_000;
 /** Longer than any run waits. */
 const ANY_TIME_MS = 365 * 24 * 3_600_000;
-/** One that was woken and has not asked since is woken again after that time. */
+/** One that was woken is not woken again before that time. */
 const WOKEN_LATELY_MS = 3_000;
 
 /** The runs (n) that run r needs; found one by one by their name, since a build may have a thousand. */
@@ -94,9 +94,10 @@ export async function runsToWake(
   }
   if (ids.length === 0) return [];
   const { rows } = await sql<BuildKey & { run: string }>`
-    update runs set asked_at = now() from builds b where b.id = runs.build_id and runs.state = 'queued'
+    update runs set asked_at = now(), woken_at = now() from builds b where b.id = runs.build_id and runs.state = 'queued'
       and runs.id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::jsonb)::uuid)
-      and runs.asked_at < now() - ${WOKEN_LATELY_MS} * interval '1 millisecond' and b.dispatched_at is not null
+      and coalesce(runs.woken_at, 'epoch') < now() - ${WOKEN_LATELY_MS} * interval '1 millisecond'
+      and b.dispatched_at is not null
     returning b.project, b.number, b.reruns, runs.name as run`.execute(db);
   return rows;
 }

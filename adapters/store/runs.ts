@@ -10,7 +10,7 @@ import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
 import { lostOutput } from './holders';
-import { handOverHost } from './hosts';
+import { handOverHost } from './kept-hosts';
 import type { Tables } from './tables';
 
 export interface RunRow {

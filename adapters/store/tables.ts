@@ -2,6 +2,7 @@
 // Used by the files of this folder only.
 import type { ColumnType, Generated } from 'kysely';
 import type { LogGap } from '../../domain/schemas/api';
+import type { PutBlueprint } from '../../domain/schemas/blueprints';
 import type { Role } from '../../domain/schemas/clusters';
 import type { MachineFacts, Reach } from '../../domain/schemas/hosts';
 import type { Placement } from '../../domain/cluster-choice';
@@ -75,6 +76,8 @@ export interface Tables {
     /** Since when it could have run, at the last time that it asked for a slot and got none. */
     waiting_since: NullableInstant;
     asked_at: NullableInstant;
+    /** When it was last told that there may be a slot for it. */
+    woken_at: NullableInstant;
     cancel_requested_at: NullableInstant;
     cancel_delivered_at: NullableInstant;
     finished_at: NullableInstant;
@@ -150,8 +153,10 @@ export interface Tables {
     not_accepting: string | null;
     load: number | null;
     free_disk_bytes: number | null;
-    /** When it last asked which listed hosts are its; null: it never serves any. */
+    /** When it last asked which hosts are its beside its own machine; null: it never serves any. */
     serves_hosts_at: NullableInstant;
+    /** Id of the Docker engine that it can make hosts on; null: none. */
+    docker_engine: string | null;
     takes_releases: Generated<boolean>;
     /** What it runs; null: what was installed there. */
     release_digest: string | null;
@@ -186,11 +191,12 @@ export interface Tables {
     id: string;
     cluster: string;
     name: string;
-    /** Who serves it; null: a listed host that nobody keeps now. */
+    /** Who serves it; null: nobody keeps it now. */
     worker: string | null;
-    /** The machine of a worker, or listed by hand. */
-    origin: Generated<'worker' | 'listed'>;
-    engine: Generated<'docker' | 'shell' | 'ssh'>;
+    /** The machine of a worker, listed by hand, or made by a blueprint. */
+    origin: Generated<'worker' | 'listed' | 'made'>;
+    engine: Generated<'docker' | 'shell'>;
+    /** Null: the machine of its worker, or one that is still being made. */
     reach: ColumnType<Reach | null, string | null | undefined, string | null>;
     machine: ColumnType<MachineFacts, string | undefined, string>;
     labels: ColumnType<string[], string, string>;
@@ -206,6 +212,39 @@ export interface Tables {
     quarantined_until: NullableInstant;
     removed_at: NullableInstant;
     last_seen_at: Instant;
+  };
+  blueprints: {
+    id: string;
+    cluster: string;
+    name: string;
+    spec: ColumnType<PutBlueprint, string, string>;
+    /** Hosts in a row that could not be made or did not get ready. */
+    faults: Generated<number>;
+    fault: string | null;
+    resting_until: NullableInstant;
+    created_at: Instant;
+    removed_at: NullableInstant;
+  };
+  /** The ledger of on-demand hosts: a row is there before anything is made, and stays. */
+  made_hosts: {
+    host: string;
+    blueprint: string;
+    /** The blueprint as it was then. */
+    spec: ColumnType<PutBlueprint, string, string>;
+    /** What it is where it was made; null: not known. */
+    resource: string | null;
+    /** Why it ends. */
+    why: string | null;
+    intended_at: Instant;
+    /** When its workflow was started. */
+    begun_at: NullableInstant;
+    made_at: NullableInstant;
+    ready_at: NullableInstant;
+    ending_at: NullableInstant;
+    /** When its workflow was told of that. */
+    end_told_at: NullableInstant;
+    /** Nothing of it is left. */
+    gone_at: NullableInstant;
   };
   /** On which hosts runs have worked on which repositories. */
   working_copies: { host: string; url: string; used_at: Instant };

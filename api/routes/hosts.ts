@@ -1,6 +1,7 @@
 // Owns the hosts of clusters, and all leases: reading is open; changes need an operator of the cluster.
 import { Router, type Request } from 'express';
 import { createHost, editHost, listHosts, removeHost, setHostDrain, type HostRow } from '../../adapters/store/hosts';
+import { endMadeHost } from '../../adapters/store/on-demand';
 import { listLeases } from '../../adapters/store/lease-list';
 import * as shapes from '../../domain/schemas/hosts';
 import { recordDone } from '../caller';
@@ -64,9 +65,11 @@ export function hostRoutes(context: ApiContext): Router {
   });
 
   router.delete(ONE, async (request, response) => {
-    const { at, host, record } = await operateHost(context, request, 'host.remove');
-    requireListed(host, 'it goes by itself when its worker does');
-    if ((await removeHost(db, at)) === 'has-work') {
+    const { at, host, caller, record } = await operateHost(context, request, 'host.remove');
+    const isRemoved = host.made
+      ? await endMadeHost(db, { cluster: at.cluster, host: at.name, why: `${caller.name} removed it` })
+      : await removeListed(context, host, at);
+    if (!isRemoved) {
       throw new Refusal(409, 'has-work', `host ${at.name} has runs; drain it first, or cancel them`);
     }
     await record('');
@@ -96,6 +99,16 @@ function drainRoutes(context: ApiContext): Router {
   return router;
 }
 
+/** @returns false when it has work @throws Refusal 409 when its worker says what it is */
+async function removeListed(
+  { db }: ApiContext,
+  host: HostRow,
+  at: { cluster: string; name: string },
+): Promise<boolean> {
+  requireListed(host, 'it goes by itself when its worker does');
+  return (await removeHost(db, at)) !== 'has-work';
+}
+
 async function requireHost(context: ApiContext, cluster: string, name: string): Promise<HostRow> {
   const [row] = await listHosts(context.db, cluster, name);
   if (!row) throw notFound(`host ${name} of cluster ${cluster}`);
@@ -117,7 +130,14 @@ async function operateHost(context: ApiContext, request: Request, action: string
   return { at, host, caller, record, done };
 }
 
-function requireListed({ origin, name }: HostRow, why: string): void {
+function requireListed({ origin, name, made }: HostRow, why: string): void {
   if (origin === 'listed') return;
+  if (made) {
+    throw new Refusal(
+      409,
+      'not-listed',
+      `host ${name} is as its blueprint ${made.blueprint} says; change that, or drain it`,
+    );
+  }
   throw new Refusal(409, 'not-listed', `host ${name} is the machine of a worker: ${why}; it can be drained`);
 }

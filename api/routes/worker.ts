@@ -18,7 +18,9 @@ import {
   requireLive,
   type Holder,
 } from '../../adapters/store/holders';
-import { keepHosts, recordHost, recordProbes, SILENT_AFTER_MS } from '../../adapters/store/hosts';
+import { recordHost, SILENT_AFTER_MS } from '../../adapters/store/hosts';
+import { keepHosts, recordProbes } from '../../adapters/store/kept-hosts';
+import { blueprintsToSweep, compareFound } from '../../adapters/store/on-demand';
 import { requestLease } from '../../adapters/store/leases';
 import { offerRelease } from '../../adapters/store/releases';
 import { recordWorker } from '../../adapters/store/workers';
@@ -68,11 +70,7 @@ export function workerRoutes(context: ApiContext): Router {
   });
 
   router.post('/v1/worker/hosts', async (request, response) => {
-    const who = workerOf(response);
-    const { worker, probes } = shapes.HostsAsk.parse(request.body);
-    requireSelf(who, { worker, cluster: who.cluster });
-    await recordProbes(context.db, who, probes);
-    response.json({ hosts: await keepHosts(context.db, who) });
+    response.json(await tellHosts(context, shapes.HostsAsk.parse(request.body), workerOf(response)));
   });
 
   router.post(`${attempt}/progress`, async (request, response) => {
@@ -158,6 +156,19 @@ async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdent
 function requireSelf(who: WorkerIdentity, named: { worker: string; cluster: string }): void {
   if (named.worker === who.worker && named.cluster === who.cluster) return;
   throw new WorkerRefusal('foreign-worker', `${named.worker} of ${named.cluster}`);
+}
+
+async function tellHosts(
+  { db }: ApiContext,
+  { worker, probes, found = [], ...ask }: z.infer<typeof shapes.HostsAsk>,
+  who: WorkerIdentity,
+): Promise<shapes.HostsReply> {
+  const engine = ask.engine ?? null;
+  requireSelf(who, { worker, cluster: who.cluster });
+  await recordProbes(db, who, probes);
+  const hosts = await keepHosts(db, { ...who, engine });
+  const orphans = found.length === 0 ? [] : await compareFound(db, { ...who, engine }, found);
+  return { hosts, orphans, blueprints: await blueprintsToSweep(db, who.cluster) };
 }
 
 async function storeArtifact(context: ApiContext, holder: Holder, request: Request): Promise<shapes.Stored> {

@@ -2,20 +2,21 @@
 // Read by api/ (checks at the door), cli/ and web/ (types of the answers), adapters/ and worker-api.ts.
 import { z } from 'zod';
 
-const instant = z.string().describe('ISO 8601 instant in UTC');
+export const instant = z.string().describe('ISO 8601 instant in UTC');
 const count = z.number().int().nonnegative();
-const plain = (max: number) =>
+/** Not empty, and without control characters. */
+export const plain = (max: number) =>
   z
     .string()
     .min(1)
     .max(max)
     .regex(/^[^\p{Cc}]*$/u, 'must have no control characters');
 
-const HostName = z
+export const HostName = z
   .string()
   .regex(/^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$/, 'use 1 to 100 of A-Z a-z 0-9 . _ -, ends alphanumeric');
-const Label = plain(200).regex(/^[^,\s](?:[^,]*[^,\s])?$/, 'use no commas, and no blanks at its ends');
-const posixPath = z
+export const Label = plain(200).regex(/^[^,\s](?:[^,]*[^,\s])?$/, 'use no commas, and no blanks at its ends');
+export const posixPath = z
   .string()
   .max(1024)
   .regex(/^\/[^\p{Cc}]*$/u, 'write an absolute path, with / as separator');
@@ -28,8 +29,8 @@ export const MachineFacts = z.strictObject({
 });
 export type MachineFacts = z.infer<typeof MachineFacts>;
 
-/** How a worker of the cluster reaches a listed host. No secret is in it: keys are files of the workers. */
-export const Reach = z.strictObject({
+/** How a worker of the cluster reaches a host that is not its own machine. No secret is in it: keys are files of the workers. */
+const SshReach = z.strictObject({
   kind: z.literal('ssh').describe('commands over SSH, without containers'),
   address: plain(255).describe('name or IP address, as the workers of the cluster see it'),
   port: z.number().int().min(1).max(65_535).default(22),
@@ -42,6 +43,19 @@ export const Reach = z.strictObject({
   dir: posixPath.default('/var/tmp/slipway').describe('folder of the runs on the host'),
   shell: posixPath.default('/bin/sh').describe('a POSIX shell on the host; on Windows that of Git, MSYS2 or Cygwin'),
 });
+export type SshReach = z.infer<typeof SshReach>;
+
+/** A container that takes runs as a machine would; made by a blueprint, never listed by hand. */
+const ContainerReach = z.strictObject({
+  kind: z.literal('container').describe('commands in a container of the Docker engine of its worker'),
+  engine: plain(200).describe('id of that engine: only a worker that has it can serve the host'),
+  container: plain(200),
+  dir: posixPath,
+  shell: posixPath,
+});
+export type ContainerReach = z.infer<typeof ContainerReach>;
+
+export const Reach = z.discriminatedUnion('kind', [SshReach, ContainerReach]);
 export type Reach = z.infer<typeof Reach>;
 
 const fields = {
@@ -50,7 +64,7 @@ const fields = {
     .max(100)
     .describe('what runs may ask for by host-tag; system and architecture come by themselves'),
   slots: z.number().int().min(1).max(1000).describe('runs at once'),
-  reach: Reach,
+  reach: SshReach,
 };
 export const CreateHost = z.strictObject({
   name: HostName,
@@ -63,18 +77,31 @@ export const EditHost = z.strictObject(fields).partial();
 export type EditHost = z.infer<typeof EditHost>;
 
 /** ready, or why it takes no new runs. */
-export const HostState = z.enum(['ready', 'refusing', 'draining', 'drained', 'quarantined', 'offline']);
+export const HostState = z.enum([
+  'ready',
+  'starting',
+  'ending',
+  'refusing',
+  'draining',
+  'drained',
+  'quarantined',
+  'offline',
+]);
 export type HostState = z.infer<typeof HostState>;
+
+/** Of a host that a blueprint makes: asked for, being there but not yet ready, taking runs, being ended. */
+export const MadePhase = z.enum(['intended', 'starting', 'ready', 'ending']);
+export type MadePhase = z.infer<typeof MadePhase>;
 
 export const HostSummary = z.strictObject({
   cluster: z.string(),
   name: z.string(),
   origin: z
-    .enum(['worker', 'listed'])
-    .describe('worker: the machine of a worker, which says so itself; listed: by hand'),
+    .enum(['worker', 'listed', 'made'])
+    .describe('worker: the machine of a worker, which says so itself; listed: by hand; made: by a blueprint'),
   state: HostState,
   why: z.string().nullable().describe('why it takes no new runs; null: it does'),
-  engine: z.enum(['docker', 'shell', 'ssh']).describe('what runs are: containers, or processes without one'),
+  engine: z.enum(['docker', 'shell']).describe('what runs are: containers, or processes without one'),
   reach: Reach.nullable().describe('null: the machine of its worker'),
   labels: z.array(z.string()),
   machine: MachineFacts,
@@ -88,6 +115,20 @@ export const HostSummary = z.strictObject({
   faults: count.describe('times in a row that it failed a run or a probe'),
   quarantinedUntil: instant.nullable(),
   lastSeenAt: instant.nullable().describe('null: it never answered'),
+  made: z
+    .strictObject({
+      blueprint: z.string().describe('its name'),
+      phase: MadePhase,
+      resource: z
+        .string()
+        .nullable()
+        .describe('what it is where it was made, e.g. i-0123456789abcdef0; null: not known'),
+      uses: count.describe('leases that it was given in its life'),
+      since: instant.describe('when it was asked for'),
+      cost: z.number().describe('by its age and the cost per hour of its blueprint'),
+    })
+    .nullable()
+    .describe('null: no blueprint made it'),
 });
 export type HostSummary = z.infer<typeof HostSummary>;
 export const HostList = z.strictObject({ hosts: z.array(HostSummary) });

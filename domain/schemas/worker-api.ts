@@ -2,6 +2,7 @@
 // Read by api/ (checks at the door) and adapters/worker-api.ts (checks the answers).
 import { z } from 'zod';
 import { LogGap } from './api';
+import { Make } from './blueprints';
 import { MachineFacts, Reach } from './hosts';
 import { PlannedRun } from './plan';
 import { Cause, RunState } from './words';
@@ -161,11 +162,29 @@ export const HostProbe = z.strictObject({
   notAccepting: plain(1, 300).nullish().describe('why it takes no new runs though it is well; null: it does'),
 });
 export type HostProbe = z.infer<typeof HostProbe>;
-export const HostsAsk = z.strictObject({ worker: z.uuid(), probes: z.array(HostProbe).max(10_000) });
+/** Hosts of a blueprint that a worker found where they are made. */
+const FoundHosts = z.strictObject({
+  blueprint: z.uuid(),
+  hosts: z
+    .array(z.strictObject({ host: z.string(), isAlive: z.boolean().describe('false: it is there, but off') }))
+    .max(10_000),
+});
+export type FoundHosts = z.infer<typeof FoundHosts>;
+export const HostsAsk = z.strictObject({
+  worker: z.uuid(),
+  probes: z.array(HostProbe).max(10_000),
+  engine: plain(1, 200).optional().describe('id of the Docker engine that it can make hosts on; absent: none'),
+  found: z.array(FoundHosts).max(100).optional().describe('of blueprints that were looked at since the last time'),
+});
 export const HostsReply = z.object({
   hosts: z.array(z.object({ name: z.string(), reach: Reach })).describe('those that it is to serve now'),
+  blueprints: z.array(z.object({ id: z.uuid(), make: Make })).describe('of its cluster, to be looked at now and then'),
+  orphans: z
+    .array(z.object({ blueprint: z.uuid(), host: z.string() }))
+    .describe('of what it found: those that nobody needs'),
 });
-export type ServedHost = z.infer<typeof HostsReply>['hosts'][number];
+export type HostsReply = z.infer<typeof HostsReply>;
+export type ServedHost = HostsReply['hosts'][number];
 
 /** What a worker finds on its machine of attempts; the answer names those whose remains nobody needs. */
 export const RemainsList = z.strictObject({

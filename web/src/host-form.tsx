@@ -22,7 +22,7 @@ function fieldsOf(wish: HostWish): Field[] {
   if (wish.kind === 'drain') return [{ name: 'reason', label: 'Why', hint: 'people who wait read it' }];
   if (wish.kind === 'undrain' || wish.kind === 'remove') return [];
   const host = wish.kind === 'edit' ? wish.host : undefined;
-  const reach = host?.reach;
+  const reach = host?.reach?.kind === 'ssh' ? host.reach : undefined;
   const identity: Field[] = [
     { name: 'cluster', label: 'Cluster', value: 'local' },
     { name: 'name', label: 'Name', hint: 'A-Z a-z 0-9 . _ -' },

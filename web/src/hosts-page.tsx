@@ -1,7 +1,8 @@
-// Owns the page of hosts: what machines there are, how they are, and changing those that are listed.
+// Owns the page of hosts: what machines there are, how they are, changing those that are listed, and what blueprints make.
 // Drawn by app.tsx at /hosts. Changes go through host-form.tsx and need a token of an operator.
 import { useState } from 'preact/hooks';
 import type { z } from 'zod';
+import type { Blueprint, BlueprintList } from '../../domain/schemas/blueprints';
 import type { HostList, HostSummary } from '../../domain/schemas/hosts';
 import { pagePath } from '../../domain/names';
 import { Age } from './clock';
@@ -33,6 +34,7 @@ export function HostsPage() {
           List a host
         </button>
       </p>
+      <Blueprints />
       {wish === null ? null : <HostDialog key={keyOf(wish)} wish={wish} onDone={onDone} />}
     </>
   );
@@ -79,15 +81,14 @@ function HostTable({ hosts, onWish }: { hosts: HostSummary[] } & Wishing) {
 }
 
 function HostRow({ host, onWish }: { host: HostSummary } & Wishing) {
-  const { cluster, name, reach, state, why, engine, machine, labels, lastSeenAt } = host;
+  const { cluster, name, state, why, engine, machine, labels, lastSeenAt } = host;
   const { os, arch, cpus, memoryBytes } = machine;
   return (
     <tr>
       <th scope="row">
         {name}
         <p class="muted">
-          <a href={pagePath.cluster(cluster)}>{cluster}</a>
-          {reach === null ? ', its worker’s own' : `, ${reach.user}@${reach.address}:${reach.port}`}
+          <a href={pagePath.cluster(cluster)}>{cluster}</a>, {sayReach(host)}
         </p>
       </th>
       <td>
@@ -113,10 +114,17 @@ function HostRow({ host, onWish }: { host: HostSummary } & Wishing) {
   );
 }
 
+function sayReach({ reach, made }: HostSummary): string {
+  const by = made === null ? '' : `by ${made.blueprint}, used ${made.uses} times: `;
+  if (reach === null) return made === null ? 'its worker’s own' : `${by}not there yet`;
+  return `${by}${reach.kind === 'ssh' ? `${reach.user}@${reach.address}:${reach.port}` : `container ${reach.container}`}`;
+}
+
 function HostButtons({ host, onWish }: { host: HostSummary } & Wishing) {
   const wishes: [text: string, wish: HostWish][] = [
     host.drain === null ? ['Drain', { kind: 'drain', host }] : ['Undrain', { kind: 'undrain', host }],
   ];
+  if (host.origin === 'made') wishes.push(['Remove', { kind: 'remove', host }]);
   if (host.origin === 'listed') wishes.push(['Edit', { kind: 'edit', host }], ['Remove', { kind: 'remove', host }]);
   return (
     <span class="links">
@@ -126,5 +134,58 @@ function HostButtons({ host, onWish }: { host: HostSummary } & Wishing) {
         </button>
       ))}
     </span>
+  );
+}
+
+/** Absent where there are none: most have no use for them. */
+function Blueprints() {
+  const polled = usePolled<z.infer<typeof BlueprintList>>('/v1/blueprints', POLLING);
+  const { blueprints } = polled.data ?? { blueprints: [] };
+  if (blueprints.length === 0) return null;
+  return (
+    <>
+      <h2>Made on demand</h2>
+      <ListTable
+        columns={[
+          'Blueprint',
+          'Makes',
+          'Hosts',
+          { name: 'Kept ready', class: 'right wide-only' },
+          { name: 'Costs an hour', class: 'right' },
+        ]}
+      >
+        {blueprints.map((one) => (
+          <BlueprintRow key={`${one.cluster}/${one.name}`} blueprint={one} />
+        ))}
+      </ListTable>
+    </>
+  );
+}
+
+function BlueprintRow({ blueprint }: { blueprint: Blueprint }) {
+  const { cluster, name, make, hosts, most, minReady, costPerHourNow, costPerHour, fault, restingUntil } = blueprint;
+  const what = make.kind === 'docker' ? `containers of ${make.image}` : `${make.type} in ${make.region}`;
+  return (
+    <tr>
+      <th scope="row">
+        {name}
+        <p class="muted">
+          <a href={pagePath.cluster(cluster)}>{cluster}</a>
+        </p>
+      </th>
+      <td>{what}</td>
+      <td>
+        {hosts.ready} ready, {hosts.starting} starting, {hosts.ending} ending, of {most}
+        {fault === null ? null : (
+          <p class="muted reason">
+            {restingUntil === null ? fault : `makes none until ${restingUntil}, because ${fault}`}
+          </p>
+        )}
+      </td>
+      <td class="right wide-only">{minReady}</td>
+      <td class="right">
+        {costPerHourNow.toFixed(2)} now, {costPerHour} each
+      </td>
+    </tr>
   );
 }
