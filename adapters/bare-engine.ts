@@ -1,5 +1,6 @@
 // Owns the engine of machines without containers: runs are processes under a folder each, kept by bare-program.ts.
 // Made by workers/engines.ts, for the worker's own machine and for hosts over SSH; handed to the activities as an Engine.
+import { createHash } from 'node:crypto';
 import { posix } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineFacts } from '../domain/schemas/hosts';
@@ -27,6 +28,8 @@ const MOST_ANSWER = 16 * 1024 * 1024;
 /** What the container engine says of one whose end nobody saw. */
 const UNKNOWN_EXIT = 255;
 
+const NEVER = new AbortController().signal;
+
 export interface BareProbe {
   machine: MachineFacts;
   freeDiskBytes: number;
@@ -40,7 +43,7 @@ export class BareEngine implements Engine {
     private readonly token = 0,
   ) {}
 
-  under(token: number): Engine {
+  under(token: number): BareEngine {
     return new BareEngine(this.shell, this.root, token);
   }
 
@@ -71,6 +74,11 @@ export class BareEngine implements Engine {
   checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {
     const repo = posix.join(this.dirOf(name), 'repo');
     return checkOut(this.shell, { mirrors: posix.join(this.root, 'mirrors'), repo, checkout, signal });
+  }
+
+  /** Has the folder of a run remember the token. @throws EngineError `fenced`: it has seen a newer one */
+  async fence(name: string): Promise<void> {
+    await this.call('fence', name);
   }
 
   async start(name: string): Promise<void> {
@@ -138,16 +146,32 @@ export class BareEngine implements Engine {
     for (const entry of entries) yield { ...entry, open: () => this.read(name, entry) };
   }
 
-  /** @throws EngineError when it is not as long as it was */
+  /** Goes on where it was when the machine was lost meanwhile. @throws EngineError when it is not what it was */
   private async *read(name: string, { path, sizeBytes }: { path: string; sizeBytes: number }): AsyncGenerator<Buffer> {
-    const opened = await this.open(['read', name], { args: [path] });
-    let bytes = 0;
-    for await (const piece of opened.output) {
-      bytes += piece.length;
-      yield piece;
+    const hash = createHash('sha256');
+    let at = 0;
+    let isPieced = false;
+    for (let awaySince: number | undefined; ;) {
+      try {
+        const opened = await this.open(['read', name], { args: [path, String(at)] });
+        for await (const piece of opened.output) {
+          at += piece.length;
+          awaySince = undefined;
+          hash.update(piece);
+          yield piece;
+        }
+        await this.require(opened.ended, `cannot read ${path}`);
+        break;
+      } catch (error) {
+        isPieced = true;
+        awaySince = await this.rest(error, awaySince, NEVER);
+      }
     }
-    await this.require(opened.ended, `cannot read ${path}`);
-    if (bytes !== sizeBytes) throw new EngineError('refused', `${path} changed while it was read`);
+    if (at !== sizeBytes) throw new EngineError('refused', `${path} changed while it was read`);
+    // SSH itself vouches for what came in one go.
+    if (isPieced && (await this.call('digest', name, { args: [path] })).trim() !== hash.digest('hex')) {
+      throw new EngineError('refused', `${path} is not what was read: its digest differs`);
+    }
   }
 
   async remove(name: string): Promise<void> {

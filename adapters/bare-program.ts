@@ -102,10 +102,22 @@ state() {
   fi
 }
 
+plain_file() {
+  cd "$run/archive" || die 3 "the folder of $name is gone"
+  path=.
+  IFS=/
+  set -f
+  for part in $1; do
+    path=$path/$part
+    [ ! -h "$path" ] || die 6 "$1 leads through a link"
+  done
+  [ -f "$path" ] || die 6 "$1 is no plain file any more"
+}
+
 case $verb in
 prepare)
   mkdir -p "$run/repo" "$run/archive" "$run/secrets" || exit 1
-  chmod 700 "$run" || exit 1
+  chmod 700 "$run" && chmod 777 "$run/repo" "$run/archive" || exit 1
   fence
   [ -e "$run/created" ] && exit 0
   printf '%s' "$1" >"$run/program" && cat >"$run/script.new" && chmod 755 "$run/script.new" && mv "$run/script.new" "$run/script"
@@ -175,6 +187,9 @@ follow)
     sleep 0.25
   done
   ;;
+fence)
+  [ ! -d "$run" ] || fence
+  ;;
 stop)
   [ -d "$run" ] || exit 0
   fence
@@ -185,16 +200,12 @@ files)
   find . -type f -exec "$sh" -c 'for file; do printf "%s %s\0" "$(wc -c <"$file")" "$file"; done' sh {} +
   ;;
 read)
-  cd "$run/archive" || die 3 "the folder of $name is gone"
-  path=.
-  IFS=/
-  set -f
-  for part in $1; do
-    path=$path/$part
-    [ ! -h "$path" ] || die 6 "$1 leads through a link"
-  done
-  [ -f "$path" ] || die 6 "$1 is no plain file any more"
-  exec cat "$path"
+  plain_file "$1"
+  exec tail -c +$(($2 + 1)) "$path"
+  ;;
+digest)
+  plain_file "$1"
+  { sha256sum <"$path" || shasum -a 256 <"$path" || openssl dgst -sha256 -r <"$path"; } 2>/dev/null | cut -c1-64 | grep . || die 6 "no program for SHA-256 on the host"
   ;;
 remove)
   [ -d "$run" ] || exit 0

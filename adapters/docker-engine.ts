@@ -45,13 +45,15 @@ export class DockerEngine implements Engine {
   /**
    * @param docker connected client
    * @param runsDir folder for the runs' files, seen under the same path by the engine
-   * @param lastAliveAt until when an earlier life of this process was there; default: there was none
+   * @param life.lastAliveAt until when an earlier life of this process was there; default: there was none
+   * @param life.isElsewhere the engine is another machine's: its files and its processes are out of reach
    */
   constructor(
     private readonly docker: Dockerode,
     private readonly runsDir: string,
-    lastAliveAt = new Date(),
+    private readonly life: { lastAliveAt?: Date; isElsewhere?: boolean } = {},
   ) {
+    const { lastAliveAt = new Date() } = life;
     this.waiter = new DockerWaiter(docker, { lastAliveAt, unreadFile: (name) => this.unreadFile(name) });
   }
 
@@ -124,8 +126,8 @@ export class DockerEngine implements Engine {
         createdAt: new Date(found.Created),
         startedAt: started ? new Date(state.StartedAt) : null,
         imageId: found.Image,
-        logFile: logFileOf(found),
-        pipesDir: pipesDirOf(found),
+        logFile: this.life.isElsewhere ? null : logFileOf(found),
+        pipesDir: this.life.isElsewhere ? null : pipesDirOf(found),
       };
     } catch (error) {
       if (statusOf(error) === 404) return undefined;
@@ -184,7 +186,7 @@ export class DockerEngine implements Engine {
     } catch (error) {
       throw translate(error, `cannot ask whether container ${name} was started`, 'engine-unavailable');
     }
-    const isEnded = await endProcessesOf(id);
+    const isEnded = !this.life.isElsewhere && (await endProcessesOf(id));
     const rest = isEnded ? '' : '; processes of it may still run on the host';
     throw new EngineError(
       'start-unknown',
@@ -226,6 +228,7 @@ export class DockerEngine implements Engine {
     }
     this.waiter.forget(name);
     this.unstarted.delete(name);
+    if (this.life.isElsewhere) return;
     const dir = join(this.runsDir, name);
     try {
       await rm(dir, { recursive: true, force: true, maxRetries: 3 });
@@ -247,7 +250,7 @@ export class DockerEngine implements Engine {
   async listRemains(): Promise<string[]> {
     try {
       const all = await this.docker.listContainers({ all: true, filters: { label: [LABEL_RUN_ID] } });
-      const folders = await readdir(this.runsDir).catch(() => []);
+      const folders = this.life.isElsewhere ? [] : await readdir(this.runsDir).catch(() => []);
       const nameOf = (one: Dockerode.ContainerInfo): string => (one.Names[0] ?? '').replace(/^\//, '');
       await this.holdOutputs(all.filter((one) => one.State === 'running').map(nameOf), folders);
       return [...new Set([...all.map(nameOf), ...folders])];

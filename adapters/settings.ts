@@ -71,6 +71,12 @@ const Settings = z.object({
     .describe(
       'worker: private key (OpenSSH or PEM) for hosts that its cluster lists or makes; without it, it serves none',
     ),
+  SLIPWAY_DOCKER_CA: z
+    .string()
+    .optional()
+    .describe('worker: authority (PEM) of the Docker engines that its cluster lists and that are reached by TLS'),
+  SLIPWAY_DOCKER_CERT: z.string().optional().describe('worker: its certificate for those engines (PEM)'),
+  SLIPWAY_DOCKER_KEY: z.string().optional().describe('worker: the private key of that certificate (PEM)'),
   SLIPWAY_WORKER_DIR: z
     .string()
     .optional()

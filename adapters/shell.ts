@@ -25,8 +25,6 @@ export interface Shell {
   readonly shell: string;
   /** Starts a program with its arguments, none of which any shell may read. @throws Error with `code` when it cannot be reached */
   open(command: readonly string[], options?: OpenOptions): Promise<Opened>;
-  /** Ends what it holds open, once that is idle. */
-  close?(): void;
 }
 
 /** The end of what a command says on standard error, bytes. */

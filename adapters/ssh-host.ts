@@ -1,8 +1,9 @@
 // Owns the one door to ssh2: commands on a host by its address, under a pinned host key, over as few connections as its
 // server allows. Used by bare-engine.ts as a Shell.
 import { createHash } from 'node:crypto';
+import type { Duplex } from 'node:stream';
 import { Client, type ClientChannel } from 'ssh2';
-import type { SshReach } from '../domain/schemas/hosts';
+import type { DockerSshReach, SshReach } from '../domain/schemas/hosts';
 import { ERRORS_KEPT, lostMachine, quote, type Opened, type OpenOptions, type Shell } from './shell';
 
 /** An OpenSSH server takes 10 sessions a connection by default. */
@@ -28,11 +29,11 @@ export class SshHost implements Shell {
   /** @param privateKey as ssh-keygen writes it, without a passphrase */
   constructor(
     name: string,
-    private readonly reach: SshReach,
+    private readonly reach: SshReach | DockerSshReach,
     private readonly privateKey: string,
   ) {
     this.name = `host ${name}`;
-    this.shell = reach.shell;
+    this.shell = reach.kind === 'ssh' ? reach.shell : '/bin/sh';
   }
 
   async open(command: readonly string[], { input, keepsInput, signal }: OpenOptions = {}): Promise<Opened> {
@@ -51,6 +52,39 @@ export class SshHost implements Shell {
     channel.once('close', () => signal?.removeEventListener('abort', letGo));
     if (!keepsInput) channel.end(input);
     return { output: channel as AsyncIterable<Buffer>, ended: this.endOf(channel) };
+  }
+
+  /** A connection to a Unix socket there. @throws Error with `code` when it cannot be made */
+  async forward(socket: string): Promise<Duplex> {
+    const connection = await this.reserve();
+    try {
+      const stream = await new Promise<ClientChannel>((done, fail) => {
+        connection.client.openssh_forwardOutStreamLocal(socket, (error, made) => (error ? fail(error) : done(made)));
+      });
+      this.giveBackOnce(connection, stream);
+      return stream;
+    } catch (error) {
+      this.giveBack(connection);
+      throw lostMachine(`${this.name} does not let us to ${socket}: ${(error as Error).message}`, error);
+    }
+  }
+
+  /** Whoever destroys a channel reads no more of it, and then it does not say that it is closed. */
+  private giveBackOnce(connection: Connection, channel: ClientChannel): void {
+    let isGiven = false;
+    const giveBack = (): void => {
+      if (!isGiven) this.giveBack(connection);
+      isGiven = true;
+    };
+    const destroy = channel.destroy.bind(channel) as Duplex['destroy'];
+    channel.once('close', giveBack).once('end', giveBack);
+    Object.assign(channel, {
+      destroy: (error?: Error): Duplex => {
+        giveBack();
+        channel.resume();
+        return destroy(error);
+      },
+    });
   }
 
   /** Ends its connections, those in use once they are idle. */
@@ -121,7 +155,8 @@ export class SshHost implements Shell {
       };
       client.on('error', refuse);
       client.once('close', () => refuse(new Error('the connection was closed')));
-      client.once('ready', () => done(client));
+      // Commands are short, and each waits for the answer of the one before.
+      client.once('ready', () => done(client.setNoDelay(true)));
       client.connect({
         host: address,
         port,

@@ -29,11 +29,15 @@ export function addHostCommands(program: Command, client: MakeClient, finish: Fi
 
 function withFields(command: Command): Command {
   return command
-    .option('--ssh <user@address>', 'how its worker reaches it; a port may follow after :')
+    .option('--ssh <user@address>', 'its worker reaches it over SSH; a port may follow after :')
+    .option('--docker-ssh <user@address>', 'the same, for the Docker engine there')
+    .option('--docker-tls <address>', 'its worker reaches the Docker engine there by TLS; a port may follow after :')
     .option('--host-key <fingerprint>', 'SHA256:… of its host key; may be repeated', collect)
     .option('--labels <a,b>', 'what runs may ask for by host-tag')
     .option('--slots <n>', 'runs at once; default: 1')
-    .option('--dir <path>', 'folder of the runs there; default: /var/tmp/slipway')
+    .option('--dir <path>', 'folder of the runs there; default: /var/tmp/slipway, of an engine /var/lib/slipway')
+    .option('--socket <path>', 'of the Docker engine there; default: /var/run/docker.sock')
+    .option('--helper <image>', 'of the container by which that folder is reached; default: alpine/git:latest')
     .option('--shell <path>', 'a POSIX shell there; default: /bin/sh');
 }
 
@@ -46,11 +50,11 @@ function ofHost(command: Command): Command {
 }
 
 function addRegistry(host: Command, client: MakeClient, finish: Finish): void {
-  withFields(ofHost(host.command('create').description('list a host that is reached over SSH'))).action(
-    async (cluster: string, name: string, options: hosts.HostOptions & Server) => {
-      finish(await hosts.createHost(client(options), placeOf(cluster, name), { options, output: terminal }));
-    },
-  );
+  withFields(
+    ofHost(host.command('create').description('list a host that is reached over SSH, or a Docker engine')),
+  ).action(async (cluster: string, name: string, options: hosts.HostOptions & Server) => {
+    finish(await hosts.createHost(client(options), placeOf(cluster, name), { options, output: terminal }));
+  });
   withFields(ofHost(host.command('edit').description('change a listed host'))).action(
     async (cluster: string, name: string, options: hosts.HostOptions & Server) => {
       finish(await hosts.editHost(client(options), placeOf(cluster, name), { options, output: terminal }));

@@ -1,6 +1,6 @@
 // Owns `slipway host …` and `slipway lease …`: the hosts of clusters, and who holds what.
 // Called by host-commands.ts; each verb is one call of the API, and prints what the API answers.
-import type { CreateHost, EditHost, HostSummary, LeaseSummary, SshReach } from '../domain/schemas/hosts';
+import type { CreateHost, EditHost, HostSummary, LeaseSummary, ListedReach } from '../domain/schemas/hosts';
 import { withoutUndefined } from '../domain/without-undefined';
 import type { Client } from './client';
 import { numberOf } from './clusters';
@@ -14,6 +14,10 @@ export interface HostPlace {
 
 export interface HostOptions {
   ssh?: string;
+  dockerSsh?: string;
+  dockerTls?: string;
+  socket?: string;
+  helper?: string;
   hostKey?: string[];
   dir?: string;
   shell?: string;
@@ -21,14 +25,32 @@ export interface HostOptions {
   slots?: string;
 }
 
-/** `user@address` or `user@address:port`; an IPv6 address stands in brackets. */
-function readSsh(text: string): Pick<SshReach, 'user' | 'address' | 'port'> {
-  const [, user, bracketed, plain, port] = /^([^@\s]+)@(?:\[([^\]]+)\]|([^:\s]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
+/** `user@address` or `user@address:port`; an IPv6 address stands in brackets. The user is left out for an engine by TLS. */
+function readPlace(option: string, text: string): { user?: string; address: string; port?: number } {
+  const [, user, bracketed, plain, port] =
+    /^(?:([^@\s]+)@)?(?:\[([^\]]+)\]|([^:\s]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
   const address = bracketed ?? plain;
-  if (user === undefined || address === undefined) {
-    throw new CommandError(`--ssh ${text}: write it as user@address or user@address:port`, EXIT.usage);
+  if (address === undefined || (user === undefined) !== (option === '--docker-tls')) {
+    const form = option === '--docker-tls' ? 'address' : 'user@address';
+    throw new CommandError(`${option} ${text}: write it as ${form} or ${form}:port`, EXIT.usage);
   }
-  return { user, address, port: port === undefined ? 22 : Number(port) };
+  return { user, address, port: port === undefined ? undefined : Number(port) };
+}
+
+/** How the host is reached, as far as the options say; undefined: they do not. What is left out is the server's to fill in. */
+function readReach({ ssh, dockerSsh, dockerTls, hostKey: hostKeys, ...same }: HostOptions): object | undefined {
+  const ways = [
+    ['ssh', '--ssh', ssh],
+    ['docker-ssh', '--docker-ssh', dockerSsh],
+    ['docker-tls', '--docker-tls', dockerTls],
+  ] as const;
+  const given = ways.filter(([, , text]) => text !== undefined);
+  if (given.length > 1)
+    throw new CommandError(`name one of ${given.map(([, option]) => option).join(', ')}`, EXIT.usage);
+  const { dir, shell, socket, helper } = same;
+  const way = given.map(([kind, option, text]) => ({ kind, ...readPlace(option, text ?? '') }))[0];
+  const said = withoutUndefined({ ...way, hostKeys, dir, shell, socket, helper });
+  return Object.keys(said).length === 0 ? undefined : said;
 }
 
 const labelsOf = (text: string): string[] =>
@@ -42,13 +64,14 @@ export async function createHost(
   { cluster, host }: HostPlace,
   { options, output }: { options: HostOptions; output: Output },
 ): Promise<number> {
-  const { ssh, hostKey: hostKeys, dir, shell } = options;
-  if (ssh === undefined || hostKeys === undefined) {
-    const detail = 'name --ssh user@address and --host-key SHA256:… (see: ssh-keyscan ADDRESS | ssh-keygen -lf -)';
+  const reach = readReach(options) as ListedReach | undefined;
+  const isLacking = reach?.kind === undefined || (reach.kind !== 'docker-tls' && reach.hostKeys === undefined);
+  if (isLacking) {
+    const detail =
+      'name --ssh or --docker-ssh user@address, and --host-key SHA256:… (see: ssh-keyscan ADDRESS | ssh-keygen -lf -), or --docker-tls address';
     throw new CommandError(detail, EXIT.usage);
   }
-  const reach = withoutUndefined({ kind: 'ssh' as const, ...readSsh(ssh), hostKeys, dir, shell }) as SshReach;
-  const wanted = withoutUndefined({ name: host, reach, ...fieldsOf(options) }) as CreateHost;
+  const wanted = { name: host, reach, ...fieldsOf(options) } as CreateHost;
   output.out(describe(await client.createHost(cluster, wanted)));
   output.err(`\nA worker of cluster ${cluster} that has the key for it (SLIPWAY_SSH_KEY_FILE) serves it from now on.`);
   return EXIT.passed;
@@ -66,13 +89,14 @@ export async function editHost(
   place: HostPlace,
   { options, output }: { options: HostOptions; output: Output },
 ): Promise<number> {
-  const { ssh, hostKey: hostKeys, dir, shell } = options;
-  const changed = withoutUndefined({ ...(ssh === undefined ? {} : readSsh(ssh)), hostKeys, dir, shell });
+  const changed = readReach(options);
   const changes = fieldsOf(options);
-  if (Object.keys(changed).length > 0) {
+  if (changed) {
     const { reach } = await client.host(place);
-    if (reach?.kind !== 'ssh') throw new CommandError(`host ${place.host} has no address that could be changed`);
-    changes.reach = { ...reach, ...(changed as Partial<SshReach>) };
+    if (!reach) throw new CommandError(`host ${place.host} is the machine of a worker; it has no address to change`);
+    // Of another kind nothing stays as it was.
+    const isSameKind = !('kind' in changed) || changed.kind === reach.kind;
+    changes.reach = { ...(isSameKind ? reach : {}), ...changed } as ListedReach;
   }
   if (Object.keys(changes).length === 0) {
     throw new CommandError('nothing to change; name what with an option, see: slipway host edit --help', EXIT.usage);
@@ -97,7 +121,7 @@ function rowOf(host: HostSummary): string[] {
   return [
     paint('bold', `${cluster}/${name}`),
     state,
-    engine === 'docker' ? 'containers' : reach?.kind === 'ssh' ? 'over SSH' : 'no containers',
+    `${engine === 'docker' ? 'containers' : 'processes'}${reach && 'hostKeys' in reach ? ' over SSH' : ''}`,
     [machine.os, machine.arch].filter((fact) => fact !== null).join(' ') || '-',
     `${busySlots}/${slots} slots`,
     labels.join(',') || '-',
@@ -138,11 +162,14 @@ function describe(host: HostSummary): string {
     facts.push(['used', `${made.uses} times, for ${made.cost.toFixed(2)}`]);
   }
   if (reach?.kind === 'container') facts.push(['reached in', `container ${reach.container}`]);
-  if (reach?.kind === 'ssh') {
+  if (reach?.kind === 'docker-tls') facts.push(['reached by', `TLS, ${reach.address}, port ${reach.port}`]);
+  if (reach && 'hostKeys' in reach) {
     facts.push(['reached by', `ssh ${reach.user}@${reach.address}, port ${reach.port}`]);
     facts.push(['host keys', reach.hostKeys.join(', ')]);
   }
-  if (reach) facts.push(['runs lie in', reach.dir], ['shell', reach.shell]);
+  if (reach) facts.push(['runs lie in', reach.dir]);
+  if (reach && 'shell' in reach) facts.push(['shell', reach.shell]);
+  if (reach && 'helper' in reach) facts.push(['helper', reach.helper]);
   const rows = facts.map(([what, is]) => [paint('gray', what), is]);
   return `${paint('bold', `${host.cluster}/${host.name}`)}\n${table(rows)}`;
 }

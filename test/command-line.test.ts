@@ -200,7 +200,7 @@ test('H1 H11 hosts are listed, edited, shown, taken out of use and removed; what
     expect((await operator('host', 'show', 'local', 'board-7')).out).toContain('drained by the admin token: new disk');
     expect((await operator('host', 'undrain', 'local', 'board-7')).out).toBe('host board-7: offline\n');
     expect((await operator('host', 'list')).out).toMatch(
-      /local\/board-7 +offline +over SSH .* 0\/3 slots +board,role=test/,
+      /local\/board-7 +offline +processes over SSH .* 0\/3 slots +board,role=test/,
     );
 
     const again = await operator('host', 'create', 'local', 'board-7', '--ssh', 'a@b', '--host-key', print);

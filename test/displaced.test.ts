@@ -24,7 +24,7 @@ const RUN = randomUUID();
 const asked: ((reply: LeaseReply) => void)[] = [];
 const started: string[] = [];
 const dir = mkdtempSync(join(tmpdir(), 'slipway-displaced-'));
-const engine = new DockerEngine(new Dockerode(), dir, new Date());
+const engine = new DockerEngine(new Dockerode(), dir);
 const closers: (() => unknown)[] = [() => rmSync(dir, { recursive: true, force: true })];
 let temporal: TestTemporal;
 let client: Client;

@@ -206,7 +206,7 @@ describe('a cluster', () => {
       calls += 1;
       return calls % 3 === 0 ? 'lose' : calls % 5 === 0 ? 'twice' : 'pass';
     };
-    await put('storm', { minReady: 4, startSeconds: 20 });
+    await put('storm', { minReady: 4, startSeconds: 600 });
     await waitFor(async () => (await instancesOf('storm')).length > 0, {
       what: 'instances are made',
       timeoutMs: 60_000,
@@ -219,13 +219,13 @@ describe('a cluster', () => {
       'slipway-host': 'storm-stranger',
       Name: 'storm-stranger',
     });
-    await waitFor(async () => (await hostsOf('storm')).filter(({ made }) => made?.phase === 'starting').length === 4, {
+    await waitFor(async () => (await hostsOf('storm')).filter(({ made }) => made?.resource).length === 4, {
       what: 'all are made',
-      timeoutMs: 60_000,
+      timeoutMs: 120_000,
     });
     await house.operated('DELETE', '/v1/clusters/local/blueprints/storm');
     await isGone('storm');
 
     expect(calls).toBeGreaterThan(20);
-  }, 300_000);
+  }, 420_000);
 });

@@ -25,7 +25,7 @@ afterAll(async () => {
 
 /** A worker process as the engine sees it. */
 const worker = (lastAliveAt?: Date, docker = real.docker): DockerEngine =>
-  new DockerEngine(docker, runsDir, lastAliveAt);
+  new DockerEngine(docker, runsDir, { lastAliveAt });
 
 async function create(engine: DockerEngine, script: string): Promise<string> {
   const name = `slipway-away-${names.length}`;

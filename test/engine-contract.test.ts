@@ -3,8 +3,10 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
+import { connect, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createServer } from 'node:tls';
 import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
 import { ContainerShell } from '../adapters/container-shell';
@@ -12,7 +14,10 @@ import { DockerEngine } from '../adapters/docker-engine';
 import type { ContainerSpec, Engine, FoundContainer } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
 import { SshHost } from '../adapters/ssh-host';
+import { dockerByTls, dockerOverSsh, helperName, HelperShell, RemoteDockerEngine } from '../adapters/remote-docker';
 import { containerName } from '../domain/names';
+import type { DockerSshReach } from '../domain/schemas/hosts';
+import { TEST_CLIENT_TLS, TEST_TLS } from './setup/certificate';
 import { CuttableLink } from './setup/cuttable-link';
 import { ensureTestImage, TEST_IMAGE } from './setup/house';
 import { SshServer } from './setup/sshd';
@@ -27,12 +32,15 @@ beforeAll(async () => {
   await ensureTestImage();
   sshd = await SshServer.open();
   link = await CuttableLink.open(sshd.port);
+  await new Promise<void>((done) => tls.listen(0, '127.0.0.1', done));
+  tlsPort = (tls.address() as AddressInfo).port;
   // Its processes and its folder are seen from here as well.
   const shared = ['--pid=host', '-v', `${dir}:${dir}`];
   execFileSync('docker', ['run', '-d', '--init', '--name', boxed, ...shared, TEST_IMAGE, 'sleep', '3600']);
 }, 120_000);
 afterAll(async () => {
-  execFileSync('docker', ['rm', '-f', boxed]);
+  execFileSync('docker', ['rm', '-f', boxed, helperName(helped)]);
+  tls.close();
   for (const host of hosts) host.close();
   await link?.close();
   await sshd?.stop();
@@ -44,16 +52,40 @@ function overSsh(): BareEngine {
   hosts.push(host);
   return new BareEngine(host, root);
 }
+const socket = (process.env.DOCKER_HOST ?? '').replace(/^unix:\/\//, '') || '/var/run/docker.sock';
+const remote = (docker: Dockerode): Engine =>
+  RemoteDockerEngine.at(docker, new HelperShell(docker, helped, 'far'), root);
+const helped = { dir: root, helper: TEST_IMAGE };
+/** The machine's own engine, for those alone who show that certificate. */
+const whom = { ...TEST_TLS, ca: [TEST_CLIENT_TLS.cert], requestCert: true, allowHalfOpen: true };
+const tls = createServer(whom, (near) => {
+  const far = connect({ path: socket, allowHalfOpen: true });
+  near.on('error', () => far.destroy()).pipe(far);
+  far.on('error', () => near.destroy()).pipe(near);
+});
+let tlsPort: number;
+
 const boxed = `slipway-test-host-${randomUUID()}`;
 /** Each call makes an engine as a new worker process would. */
 const KINDS: Record<string, () => Engine> = {
   docker: () => new DockerEngine(new Dockerode(), root),
   'the machine itself': () => new BareEngine(new LocalShell(), root),
   'a host over SSH': overSsh,
+  'Docker over SSH': () => {
+    const reach: DockerSshReach = { ...sshd.reach(), kind: 'docker-ssh', socket, dir: root, helper: TEST_IMAGE };
+    const host = new SshHost('far', reach, sshd.privateKey);
+    hosts.push(host);
+    return remote(dockerOverSsh(host, socket));
+  },
+  'Docker by TLS': () => {
+    const reach = { kind: 'docker-tls', address: '127.0.0.1', port: tlsPort, dir: root, helper: TEST_IMAGE } as const;
+    return remote(dockerByTls(reach, { ca: TEST_TLS.ca, ...TEST_CLIENT_TLS }));
+  },
   'a container as a host': () =>
     new BareEngine(new ContainerShell(new Dockerode(), { container: boxed, shell: '/bin/sh' }, 'box'), root),
 };
-const BARE = Object.keys(KINDS).filter((kind) => kind !== 'docker');
+const DOCKER = Object.keys(KINDS).filter((kind) => /docker/i.test(kind));
+const BARE = Object.keys(KINDS).filter((kind) => !DOCKER.includes(kind));
 
 const forever = new AbortController().signal;
 const nameOf = (): string => containerName(randomUUID(), 1);
@@ -111,7 +143,7 @@ describe.each(Object.keys(KINDS))('%s', (kind) => {
     const { name, exitCode, output } = await run(engine(), script, { env });
 
     expect(exitCode).toBe(7);
-    const folder = kind === 'docker' ? '/repo' : join(root, name, 'repo');
+    const folder = DOCKER.includes(kind) ? '/repo' : join(root, name, 'repo');
     expect(output).toBe(`${env.TRICKY}|${env.LINES}||${folder}\nerr\n`);
     await engine().remove(name);
   }, 30_000);

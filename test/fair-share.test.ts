@@ -6,7 +6,7 @@ import { House, oneRun, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 /** In which a line that gets nothing rises by one priority; a flood waits for much longer here. */
-const STEP_MS = 5_000;
+const STEP_MS = 15_000;
 
 jest.setTimeout(180_000);
 
@@ -108,7 +108,7 @@ test('C9 runs start by priority, whatever came first: that of the caller wins ov
 
 test('C9 a run that waits is offered again with a higher priority, and so comes before a higher one that came later', async () => {
   await queueOne('patient', 4);
-  await waitFor(() => offersOf('patient').at(-1) === 1, { what: 'it is offered first', timeoutMs: 60_000 });
+  await waitFor(() => offersOf('patient').at(-1) === 1, { what: 'it is offered first', timeoutMs: 120_000 });
   await queueOne('urgent', 3);
   await house.start('one-by-one');
   const order = await startOrder(['patient', 'urgent']);

@@ -85,7 +85,7 @@ test('B10 a container that vanished while its worker was dead is an error of our
       const run = await house.run('vanished', number, 'work');
       return run.attempt === 2 && run.state === 'running' && run;
     },
-    { what: 'a second attempt runs', timeoutMs: 30_000 },
+    { what: 'a second attempt runs', timeoutMs: 60_000 },
   );
   await house.call('POST', `/v1/projects/vanished/builds/${number}/cancel`);
   await house.finished('vanished', number);
@@ -96,7 +96,7 @@ test('B10 a container that vanished while its worker was dead is an error of our
     message: 'its container is gone from the engine',
   });
   expect(second.attempts[1]?.containerId).not.toBe(first.attempts[0]?.containerId);
-}, 90_000);
+}, 150_000);
 
 test('B6 worker and container are gone for good: attempt 1 is host-lost, attempt 2 passes on another host', async () => {
   await house.project('lost', tagged('*64', UNTIL_LOST));

@@ -1,9 +1,11 @@
 // Proves that hosts that are listed by hand take runs as a worker's own machine does: the same project file on each kind by
 // its labels alone, whatever worker serves them, and nothing of a run left there whatever happens.
 // Real Temporal, real sshd, real Docker; two workers with the key of the hosts.
+import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
+import { helperName } from '../adapters/remote-docker';
 import type { HostSummary, LeaseSummary } from '../domain/schemas/hosts';
-import { House, oneRun, tagged } from './setup/house';
+import { House, oneRun, tagged, TEST_IMAGE } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { CuttableLink } from './setup/cuttable-link';
 import { waitFor } from './setup/wait-for';
@@ -47,6 +49,7 @@ afterAll(async () => {
 }, 60_000);
 
 const HOSTS = '/v1/clusters/local/hosts';
+const SOCKET = (process.env.DOCKER_HOST ?? '').replace(/^unix:\/\//, '') || '/var/run/docker.sock';
 const list = (name: string, more: object): Promise<HostSummary> => house.operated('POST', HOSTS, { name, ...more });
 const host = (name: string): Promise<HostSummary> => house.call('GET', `${HOSTS}/${name}`);
 const hostIn = (state: string, name: string): Promise<HostSummary> =>
@@ -79,7 +82,11 @@ const isClean = () =>
     intervalMs: 200,
   });
 
-test('H1 one project file passes in containers, on the machine itself and over SSH: its labels alone differ', async () => {
+test('H1 one project file passes in containers here and on another engine, on the machine itself and over SSH: its labels alone differ', async () => {
+  const { address, port, user, hostKeys } = sshd.reach();
+  const engine = { kind: 'docker-ssh', address, port, user, hostKeys, socket: SOCKET, helper: TEST_IMAGE };
+  const dir = `${house.dir}/far`;
+  await list('far-1', { labels: ['far'], reach: { ...engine, dir } });
   const definition = `timeout: 5
 triggers:
   - name: main
@@ -88,7 +95,7 @@ triggers:
         container: ${oneRun('true').match(/container: (.+)/)?.[1]}
         script: work
         params: { GREETING: "it's \\"odd\\"" }
-        loop-on: [{ param: host-tag, values: [boxes, metal, 'board,linux'] }]
+        loop-on: [{ param: host-tag, values: [boxes, metal, 'board,linux', far] }]
 scripts:
   work: |
     #!/bin/sh -e
@@ -96,7 +103,7 @@ scripts:
     cd "$H_REPO" && pwd >&2
     echo kept >"$H_ARCHIVE/file"
 `;
-  await hostIn('ready', 'board-1');
+  await Promise.all(['board-1', 'far-1'].map((name) => hostIn('ready', name)));
   await house.project('kinds', definition);
   const { number } = await house.trigger('kinds');
   const build = await house.finished('kinds', number);
@@ -106,6 +113,7 @@ scripts:
     ['boxes', 'first'],
     ['metal', 'bare'],
     ['board,linux', 'board-1'],
+    ['far', 'far-1'],
   ] as const) {
     const run = await house.run('kinds', number, `on-${tag}`);
     expect(run.host).toBe(where);
@@ -114,7 +122,10 @@ scripts:
     expect(await house.logOf('kinds', number, `on-${tag}`)).toContain(`on ${where}: it's "odd"\n`);
   }
   await isClean();
-}, 90_000);
+  // Else the engine, which is this machine's as well, would be offered to the other tests.
+  await house.operated('DELETE', `${HOSTS}/far-1`);
+  execFileSync('docker', ['rm', '-f', helperName({ dir, helper: TEST_IMAGE })]);
+}, 150_000);
 
 test('H1 H3 what a host is is found out by itself, and edits count at once', async () => {
   const board = await hostIn('ready', 'board-1');
@@ -283,3 +294,35 @@ test('H11 a host on which nothing can be run takes no run at all', async () => {
   expect(gone.status).toBe(204);
   expect((await house.request('GET', `${HOSTS}/broken-1`)).status).toBe(404);
 }, 60_000);
+
+test('H6 a file of 1 GiB comes home whole though the link is cut twice on its way', async () => {
+  const script = '#!/bin/sh -e\nhead -c 1073741824 /dev/urandom >"$H_ARCHIVE/big"\nsha256sum <"$H_ARCHIVE/big"';
+  await house.project('big', tagged('board', script));
+  const { number } = await house.trigger('big');
+  await waitFor(async () => (await house.run('big', number, 'work')).state === 'collecting', {
+    what: 'it is read',
+    timeoutMs: 120_000,
+    intervalMs: 50,
+  });
+  for (const bytes of [200, 400]) {
+    const until = link.received + bytes * 1024 ** 2;
+    await waitFor(async () => link.received > until, {
+      what: `${bytes} MiB have come`,
+      timeoutMs: 60_000,
+      intervalMs: 20,
+    });
+    link.cut();
+    await new Promise((done) => setTimeout(done, 1_000));
+    link.mend();
+  }
+  const before = link.received;
+  const build = await house.finished('big', number, 120_000);
+  const run = await house.run('big', number, 'work');
+  const [digest] = (await house.logOf('big', number, 'work')).split(' ');
+
+  expect(build.status).toBe('passed');
+  expect(run.artifacts).toMatchObject([{ path: 'big', sizeBytes: 1024 ** 3, digest: `sha256:${digest}` }]);
+  // What had come was not asked for again.
+  expect(link.received - before).toBeLessThan(600 * 1024 ** 2);
+  expect(run.attempts).toHaveLength(1);
+}, 300_000);

@@ -9,9 +9,9 @@ import type { Engine } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
 import { patient } from '../adapters/patient-engine';
 import type { Settings } from '../adapters/settings';
-import type { Shell } from '../adapters/shell';
+import { dockerByTls, dockerOverSsh, HelperShell, RemoteDockerEngine } from '../adapters/remote-docker';
 import { SshHost } from '../adapters/ssh-host';
-import type { Reach } from '../domain/schemas/hosts';
+import type { DockerSshReach, DockerTlsReach, Reach } from '../domain/schemas/hosts';
 import type { ServedHost } from '../domain/schemas/worker-api';
 
 /** A host beside the worker's own machine: listed by hand, or made by a blueprint. */
@@ -19,9 +19,10 @@ export interface KeptEngine {
   name: string;
   /** What it was made from: another text, another engine. */
   reach: string;
-  shell: Shell;
-  bare: BareEngine;
+  /** As it is, without patience. */
+  direct: BareEngine | RemoteDockerEngine;
   engine: Engine;
+  close(): void;
 }
 
 export class Engines {
@@ -38,7 +39,7 @@ export class Engines {
     const runs = join(settings.workerDir, 'runs');
     this.own = patient(
       settings.SLIPWAY_ENGINE === 'docker'
-        ? new DockerEngine(this.docker, runs, lastAliveAt)
+        ? new DockerEngine(this.docker, runs, { lastAliveAt })
         : new BareEngine(new LocalShell(), runs),
     );
   }
@@ -68,20 +69,38 @@ export class Engines {
     const before = this.kept.get(name);
     if (before?.reach === text) return before;
     if (before) this.drop(before);
-    const shell = this.shellOf(name, reach);
-    const bare = new BareEngine(shell, reach.dir);
-    const one = { name, reach: text, shell, bare, engine: patient(bare) };
+    const { direct, close } = this.connect(name, reach);
+    const one = { name, reach: text, direct, engine: patient(direct), close };
     this.kept.set(name, one);
     return one;
   }
 
-  private shellOf(name: string, reach: Reach): Shell {
-    if (reach.kind === 'ssh') return new SshHost(name, reach, this.settings.SLIPWAY_SSH_KEY ?? '');
-    return new ContainerShell(this.docker, reach, name);
+  private connect(name: string, reach: Reach): Pick<KeptEngine, 'direct' | 'close'> {
+    const { SLIPWAY_SSH_KEY: key = '' } = this.settings;
+    const stay = (): void => undefined;
+    switch (reach.kind) {
+      case 'ssh': {
+        const host = new SshHost(name, reach, key);
+        return { direct: new BareEngine(host, reach.dir), close: () => host.close() };
+      }
+      case 'container':
+        return { direct: new BareEngine(new ContainerShell(this.docker, reach, name), reach.dir), close: stay };
+      case 'docker-ssh': {
+        const host = new SshHost(name, reach, key);
+        return { direct: remoteDocker(dockerOverSsh(host, reach.socket), reach, name), close: () => host.close() };
+      }
+      case 'docker-tls': {
+        const { SLIPWAY_DOCKER_CA: ca, SLIPWAY_DOCKER_CERT: cert, SLIPWAY_DOCKER_KEY: own } = this.settings;
+        return { direct: remoteDocker(dockerByTls(reach, { ca, cert, key: own }), reach, name), close: stay };
+      }
+    }
   }
 
   private drop(one: KeptEngine): void {
     this.kept.delete(one.name);
-    one.shell.close?.();
+    one.close();
   }
 }
+
+const remoteDocker = (docker: Dockerode, reach: DockerSshReach | DockerTlsReach, name: string): RemoteDockerEngine =>
+  RemoteDockerEngine.at(docker, new HelperShell(docker, reach, name), reach.dir);

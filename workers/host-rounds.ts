@@ -84,10 +84,10 @@ export class HostRounds {
     await Promise.race([Promise.all(probes), sleep(PROBE_ROUND_MS, undefined, { signal })]);
   }
 
-  private async probeOne({ name, bare }: KeptEngine): Promise<void> {
+  private async probeOne({ name, direct }: KeptEngine): Promise<void> {
     this.underWay.add(name);
     try {
-      const { machine, freeDiskBytes } = await bare.probe();
+      const { machine, freeDiskBytes } = await direct.probe();
       const notAccepting = whyDiskRefuses(freeDiskBytes, this.ports.minFreeBytes);
       this.results.set(name, { host: name, machine, notAccepting });
       this.faults.delete(name);

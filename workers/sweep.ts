@@ -13,7 +13,7 @@ export type WorkerPorts = JobPorts & { engines: Engines; makers: Makers };
 export async function sweep(ports: WorkerPorts, signal: AbortSignal): Promise<void> {
   const worker = ports.worker.id;
   const own = { name: undefined, engine: ports.engines.own };
-  const listed = ports.engines.served.map(({ name, bare: engine }) => ({ name, engine }));
+  const listed = ports.engines.served.map(({ name, direct: engine }) => ({ name, engine }));
   const looked = await Promise.all([own, ...listed].map(look));
   const known = new Map(
     [...looked.flatMap(({ found }) => found), ...ports.held.keys()].flatMap((name) => entryOf(name)),

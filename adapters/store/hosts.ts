@@ -73,6 +73,8 @@ export async function recordHost(
 /** Of a host that has not been heard yet. */
 export const NEVER = sql<Date>`'epoch'`;
 
+const engineOf = ({ kind }: Reach): 'docker' | 'shell' => (kind.startsWith('docker-') ? 'docker' : 'shell');
+
 /** Lists a host by hand. One that was removed comes back under its name. @returns false when the name is taken */
 export async function createHost(db: Database, cluster: string, host: CreateHost): Promise<boolean> {
   const { labels, slots, reach } = host;
@@ -80,7 +82,7 @@ export async function createHost(db: Database, cluster: string, host: CreateHost
     labels: JSON.stringify(labels),
     slots,
     reach: JSON.stringify(reach),
-    engine: 'shell' as const,
+    engine: engineOf(reach),
     machine: JSON.stringify(UNKNOWN_MACHINE),
   };
   const fresh = {
@@ -119,7 +121,7 @@ export async function editHost(db: Database, host: HostKey, changes: EditHost): 
     labels: labels && JSON.stringify(labels),
     slots,
     // Where it is reached anew, what went wrong before says nothing.
-    ...(reach ? { reach: JSON.stringify(reach), ...WELL } : {}),
+    ...(reach ? { reach: JSON.stringify(reach), engine: engineOf(reach), ...WELL } : {}),
   });
   if (Object.keys(columns).length === 0) return true;
   const edited = await db

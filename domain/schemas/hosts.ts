@@ -30,16 +30,21 @@ export const MachineFacts = z.strictObject({
 export type MachineFacts = z.infer<typeof MachineFacts>;
 
 /** How a worker of the cluster reaches a host that is not its own machine. No secret is in it: keys are files of the workers. */
-const SshReach = z.strictObject({
-  kind: z.literal('ssh').describe('commands over SSH, without containers'),
-  address: plain(255).describe('name or IP address, as the workers of the cluster see it'),
-  port: z.number().int().min(1).max(65_535).default(22),
-  user: plain(100).describe('on the host; runs are its processes'),
+const address = plain(255).describe('name or IP address, as the workers of the cluster see it');
+const port = z.number().int().min(1).max(65_535);
+const ssh = {
+  address,
+  port: port.default(22),
+  user: plain(100).describe('on the host; without containers, runs are its processes'),
   hostKeys: z
     .array(z.string().regex(/^SHA256:[A-Za-z0-9+/]{43}$/, 'write a fingerprint as ssh-keygen -l shows it: SHA256:…'))
     .min(1, 'name one fingerprint or more; see: ssh-keyscan HOST | ssh-keygen -lf -')
     .max(10)
     .describe('the only keys under which the host is believed'),
+};
+const SshReach = z.strictObject({
+  kind: z.literal('ssh').describe('commands over SSH, without containers'),
+  ...ssh,
   dir: posixPath.default('/var/tmp/slipway').describe('folder of the runs on the host'),
   shell: posixPath.default('/bin/sh').describe('a POSIX shell on the host; on Windows that of Git, MSYS2 or Cygwin'),
 });
@@ -55,8 +60,35 @@ const ContainerReach = z.strictObject({
 });
 export type ContainerReach = z.infer<typeof ContainerReach>;
 
-export const Reach = z.discriminatedUnion('kind', [SshReach, ContainerReach]);
+const folders = {
+  dir: posixPath
+    .regex(/^[^:]*$/, 'use no colons')
+    .default('/var/lib/slipway')
+    .describe('folder of the runs on the host'),
+  helper: plain(500)
+    .default('alpine/git:latest')
+    .describe('image of the container by which workers get at that folder: sh, and git for checkouts'),
+};
+const DockerSshReach = z.strictObject({
+  kind: z.literal('docker-ssh').describe('its Docker engine, over SSH'),
+  ...ssh,
+  socket: posixPath.default('/var/run/docker.sock').describe('of the engine; the user must be let in'),
+  ...folders,
+});
+export type DockerSshReach = z.infer<typeof DockerSshReach>;
+const DockerTlsReach = z.strictObject({
+  kind: z.literal('docker-tls').describe('its Docker engine, by TCP with TLS; keys lie with the workers'),
+  address,
+  port: port.default(2376),
+  ...folders,
+});
+export type DockerTlsReach = z.infer<typeof DockerTlsReach>;
+
+export const Reach = z.discriminatedUnion('kind', [SshReach, DockerSshReach, DockerTlsReach, ContainerReach]);
 export type Reach = z.infer<typeof Reach>;
+/** What can be listed by hand. */
+const ListedReach = z.discriminatedUnion('kind', [SshReach, DockerSshReach, DockerTlsReach]);
+export type ListedReach = z.infer<typeof ListedReach>;
 
 const fields = {
   labels: z
@@ -64,7 +96,7 @@ const fields = {
     .max(100)
     .describe('what runs may ask for by host-tag; system and architecture come by themselves'),
   slots: z.number().int().min(1).max(1000).describe('runs at once'),
-  reach: SshReach,
+  reach: ListedReach,
 };
 export const CreateHost = z.strictObject({
   name: HostName,

@@ -1,5 +1,5 @@
 // Owns a certificate for 127.0.0.1 and localhost, and the authority that signed it; good for a hundred years and for tests alone.
-// Called by gateway.test.ts and gateway-builds.test.ts.
+// Called by gateway.test.ts, gateway-builds.test.ts and engine-contract.test.ts.
 export const TEST_TLS = {
   /** Whom a client has to trust. */
   ca: `-----BEGIN CERTIFICATE-----
@@ -32,5 +32,28 @@ MB8GA1UdIwQYMBaAFHkSPRN2QoMtuooUuNTl+EZG1qqUMAoGCCqGSM49BAMCA0gA
 MEUCIQDGnbw0Um9WGfQuojBa5KvHLKZi+dI/kxl7yVlzGJXVbgIgDlcPFFi6y6/H
 wpHREl32OE1x1aOhhuSUp9aN69JC4iM=
 -----END CERTIFICATE-----
+`,
+};
+
+/** What a client of a server that wants to know it shows; it vouches for itself. */
+export const TEST_CLIENT_TLS = {
+  cert: `-----BEGIN CERTIFICATE-----
+MIIBxDCCAWmgAwIBAgIUCNpOwB/eiSCkWUUOC9K5WV/edqUwCgYIKoZIzj0EAwIw
+JTEjMCEGA1UEAwwad29ya2VyIG9mIHRlc3RzIG9mIFNsaXB3YXkwIBcNMjYxMTI3
+MTA0MDU1WhgPMjEyNjExMDMxMDQwNTVaMCUxIzAhBgNVBAMMGndvcmtlciBvZiB0
+ZXN0cyBvZiBTbGlwd2F5MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESlS1jekE
+LLUuZt42/EezP8iMkbmXSxf7k43xCcvgTfJRcDDAzLmTiQDfSCkHgpnX60d9i99v
+zdUhqWzrCW3yHKN1MHMwHQYDVR0OBBYEFIj7tFeLYgGs8dtbxfngEBCoCH0ZMB8G
+A1UdIwQYMBaAFIj7tFeLYgGs8dtbxfngEBCoCH0ZMA8GA1UdEwEB/wQFMAMBAf8w
+EwYDVR0lBAwwCgYIKwYBBQUHAwIwCwYDVR0PBAQDAgKEMAoGCCqGSM49BAMCA0kA
+MEYCIQCbi3XkwBDsXAkzJajAR1d895B+9aRE3tt5k1E6w3TQZAIhAIscgxmA/OD3
+26PfaQ5Aojsfkoyoufq/+8akPspoxQzU
+-----END CERTIFICATE-----
+`,
+  key: `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgjdNmL/AaLJawn35o
+2d23q0Yc/oDuFHjcGSEd+K5DBVyhRANCAARKVLWN6QQstS5m3jb8R7M/yIyRuZdL
+F/uTjfEJy+BN8lFwMMDMuZOJAN9IKQeCmdfrR32L32/N1SGpbOsJbfIc
+-----END PRIVATE KEY-----
 `,
 };

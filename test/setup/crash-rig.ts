@@ -116,7 +116,8 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
   };
 }
 
-function holdCalls(database: () => Database | undefined): Hold {
+/** A run whose name is `<call> <side>` is held at that call of its first attempt, once. @param database may not be there yet */
+export function holdCalls(database: () => Database | undefined): Hold {
   const sideOf = holdOnce(async (runId) => {
     const run = await database()?.selectFrom('runs').select('name').where('id', '=', runId).executeTakeFirst();
     return run?.name;

@@ -15,33 +15,56 @@ interface Field {
   isOptional?: boolean;
 }
 
-const DEFAULTS = { port: '22', slots: '1', dir: '/var/tmp/slipway', shell: '/bin/sh' };
+type Kind = 'ssh' | 'docker-ssh' | 'docker-tls';
+const KINDS: Record<Kind, string> = {
+  ssh: 'processes, over SSH',
+  'docker-ssh': 'containers of a Docker engine, over SSH',
+  'docker-tls': 'containers of a Docker engine, by TLS',
+};
+const ENGINE = { dir: '/var/lib/slipway', helper: 'alpine/git:latest' };
+const DEFAULTS: Record<Kind, Record<string, string>> = {
+  ssh: { port: '22', dir: '/var/tmp/slipway', shell: '/bin/sh' },
+  'docker-ssh': { port: '22', socket: '/var/run/docker.sock', ...ENGINE },
+  'docker-tls': { port: '2376', ...ENGINE },
+};
+/** What says how a host is reached, in the order of the form. */
+const REACH: (Field & { of?: Kind[] })[] = [
+  { name: 'address', label: 'Address', hint: 'as the workers of the cluster see it' },
+  { name: 'port', label: 'Port' },
+  { name: 'user', label: 'User', of: ['ssh', 'docker-ssh'], hint: 'that lets the workers in' },
+  {
+    name: 'hostKeys',
+    label: 'Host keys',
+    of: ['ssh', 'docker-ssh'],
+    hint: 'SHA256:… as ssh-keyscan ADDRESS | ssh-keygen -lf - shows them',
+  },
+  { name: 'socket', label: 'Socket', of: ['docker-ssh'], hint: 'of the engine' },
+  { name: 'dir', label: 'Folder', hint: 'of the runs there' },
+  { name: 'shell', label: 'Shell', of: ['ssh'], hint: 'a POSIX one' },
+  { name: 'helper', label: 'Helper', of: ['docker-ssh', 'docker-tls'], hint: 'image with sh, and git for checkouts' },
+];
 const TOKEN_KEY = 'slipway-token';
 
-function fieldsOf(wish: HostWish): Field[] {
+function kindOf(wish: HostWish): Kind {
+  const kind = wish.kind === 'edit' ? wish.host.reach?.kind : undefined;
+  return kind === undefined || kind === 'container' ? 'ssh' : kind;
+}
+
+function fieldsOf(wish: HostWish, kind: Kind): Field[] {
   if (wish.kind === 'drain') return [{ name: 'reason', label: 'Why', hint: 'people who wait read it' }];
   if (wish.kind === 'undrain' || wish.kind === 'remove') return [];
   const host = wish.kind === 'edit' ? wish.host : undefined;
-  const reach = host?.reach?.kind === 'ssh' ? host.reach : undefined;
   const identity: Field[] = [
     { name: 'cluster', label: 'Cluster', value: 'local' },
     { name: 'name', label: 'Name', hint: 'A-Z a-z 0-9 . _ -' },
   ];
+  const now = { ...DEFAULTS[kind], ...(host?.reach?.kind === kind ? host.reach : {}) } as Record<string, unknown>;
+  const shown = ({ name }: Field): string => [now[name] ?? ''].flat().join(' ');
   return [
     ...(host ? [] : identity),
-    { name: 'address', label: 'Address', value: reach?.address, hint: 'as the workers of the cluster see it' },
-    { name: 'port', label: 'Port', value: String(reach?.port ?? DEFAULTS.port) },
-    { name: 'user', label: 'User', value: reach?.user, hint: 'runs are its processes' },
-    {
-      name: 'hostKeys',
-      label: 'Host keys',
-      value: reach?.hostKeys.join(' '),
-      hint: 'SHA256:… as ssh-keyscan ADDRESS | ssh-keygen -lf - shows them',
-    },
+    ...REACH.filter(({ of }) => !of || of.includes(kind)).map((field) => ({ ...field, value: shown(field) })),
     { name: 'labels', label: 'Labels', value: host?.labels.join(', '), hint: 'with commas', isOptional: true },
-    { name: 'slots', label: 'Slots', value: String(host?.slots ?? DEFAULTS.slots), hint: 'runs at once' },
-    { name: 'dir', label: 'Folder', value: reach?.dir ?? DEFAULTS.dir, hint: 'of the runs there' },
-    { name: 'shell', label: 'Shell', value: reach?.shell ?? DEFAULTS.shell, hint: 'a POSIX one' },
+    { name: 'slots', label: 'Slots', value: String(host?.slots ?? 1), hint: 'runs at once' },
   ];
 }
 
@@ -49,12 +72,13 @@ const split = (text: string, by: RegExp): string[] => text.split(by).filter((par
 
 /** What the API is asked for. @param values by name of the field */
 function changeOf(wish: HostWish, values: Record<string, string>): Change {
-  const { reason, cluster = '', name, labels = '', slots, hostKeys = '', ...rest } = values;
+  const { reason, cluster = '', name, labels = '', slots, hostKeys, ...rest } = values;
   const path = wish.kind === 'create' ? apiPath.hosts(cluster) : apiPath.host(wish.host.cluster, wish.host.name);
   if (wish.kind === 'drain') return { method: 'POST', path: `${path}/drain`, body: { reason } };
   if (wish.kind === 'undrain') return { method: 'POST', path: `${path}/undrain` };
   if (wish.kind === 'remove') return { method: 'DELETE', path };
-  const reach = { kind: 'ssh', ...rest, port: Number(rest['port']), hostKeys: split(hostKeys, /\s+/) };
+  const keys = hostKeys === undefined ? {} : { hostKeys: split(hostKeys, /\s+/) };
+  const reach = { ...rest, port: Number(rest['port']), ...keys };
   const fields = { labels: split(labels, /\s*,\s*/), slots: Number(slots), reach };
   return wish.kind === 'create'
     ? { method: 'POST', path, body: { name, ...fields } }
@@ -70,6 +94,7 @@ function titleOf(wish: HostWish): string {
 export function HostDialog({ wish, onDone }: { wish: HostWish; onDone: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [refusal, setRefusal] = useState('');
+  const [kind, setKind] = useState<Kind>(kindOf(wish));
   useEffect(() => dialog.current?.showModal(), []);
   const send = async (form: HTMLFormElement): Promise<void> => {
     const { token = '', ...values } = Object.fromEntries(
@@ -90,8 +115,9 @@ export function HostDialog({ wish, onDone }: { wish: HostWish; onDone: () => voi
         }}
       >
         <h2>{title}</h2>
-        {fieldsOf(wish).map((field) => (
-          <FormField key={field.name} field={field} />
+        {wish.kind === 'create' || wish.kind === 'edit' ? <KindField kind={kind} onKind={setKind} /> : null}
+        {fieldsOf(wish, kind).map((field) => (
+          <FormField key={`${kind} ${field.name}`} field={field} />
         ))}
         <label>
           Token
@@ -117,6 +143,21 @@ export function HostDialog({ wish, onDone }: { wish: HostWish; onDone: () => voi
         </div>
       </form>
     </dialog>
+  );
+}
+
+function KindField({ kind, onKind }: { kind: Kind; onKind: (kind: Kind) => void }) {
+  return (
+    <label>
+      Runs are
+      <select name="kind" aria-label="Runs are" onChange={(event) => onKind(event.currentTarget.value as Kind)}>
+        {Object.entries(KINDS).map(([value, text]) => (
+          <option key={value} value={value} selected={value === kind}>
+            {text}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 

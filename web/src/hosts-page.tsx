@@ -117,7 +117,9 @@ function HostRow({ host, onWish }: { host: HostSummary } & Wishing) {
 function sayReach({ reach, made }: HostSummary): string {
   const by = made === null ? '' : `by ${made.blueprint}, used ${made.uses} times: `;
   if (reach === null) return made === null ? 'its worker’s own' : `${by}not there yet`;
-  return `${by}${reach.kind === 'ssh' ? `${reach.user}@${reach.address}:${reach.port}` : `container ${reach.container}`}`;
+  if (reach.kind === 'container') return `${by}container ${reach.container}`;
+  const user = reach.kind === 'docker-tls' ? '' : `${reach.user}@`;
+  return `${by}${user}${reach.address}:${reach.port}`;
 }
 
 function HostButtons({ host, onWish }: { host: HostSummary } & Wishing) {
