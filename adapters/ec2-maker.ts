@@ -11,7 +11,7 @@ import {
   type RunInstancesCommandInput,
 } from '@aws-sdk/client-ec2';
 import type { Ec2Make, HostToMake } from '../domain/schemas/blueprints';
-import type { SshReach } from '../domain/schemas/hosts';
+import { Reach } from '../domain/schemas/hosts';
 import { MakerError, type HostMaker, type Made } from './host-maker';
 import { makeHostKey, type HostKey } from './ssh-keys';
 
@@ -160,6 +160,7 @@ ssh_authorized_keys:
 `;
 }
 
-function reachOf({ port, user, dir, shell }: Ec2Make, address: string, { fingerprint }: HostKey): SshReach {
-  return { kind: 'ssh', address, port, user, hostKeys: [fingerprint], dir, shell };
+function reachOf({ port, user, containers, dir, shell }: Ec2Make, address: string, { fingerprint }: HostKey): Reach {
+  const ssh = { address, port, user, hostKeys: [fingerprint], ...(dir === undefined ? {} : { dir }) };
+  return Reach.parse(containers ? { kind: 'docker-ssh', ...ssh } : { kind: 'ssh', ...ssh, shell });
 }

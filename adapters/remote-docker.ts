@@ -177,7 +177,11 @@ export class HelperShell implements Shell {
     if (performance.now() - this.usedAtMs > USE_MS) {
       await (this.making ??= this.use().finally(() => (this.making = undefined)));
     }
-    return this.inside.open(command, options);
+    return this.inside.open(command, options).catch((error: unknown) => {
+      // Somebody has removed it, or it has just ended: the next try makes it anew.
+      this.usedAtMs = -Infinity;
+      throw lostMachine((error as Error).message, error);
+    });
   }
 
   private async use(): Promise<void> {

@@ -1,5 +1,6 @@
 // Owns the facts behind the sentence that says why a run waits: rows of its cluster, its build and its job.
 // Called by the routes of builds and runs; the sentence is made by domain/waiting.ts.
+import { listBlueprints, type BlueprintRow } from '../adapters/store/blueprints';
 import { clusterStates } from '../adapters/store/clusters';
 import { listOffers, SILENT_AFTER_MS } from '../adapters/store/hosts';
 import { readJobs } from '../adapters/store/builds';
@@ -8,6 +9,7 @@ import type { RunRow } from '../adapters/store/runs';
 import { readOrganisation } from '../adapters/store/projects';
 import { askOf } from '../domain/host-tag';
 import { whyForbidden, type ClusterRules } from '../domain/cluster-choice';
+import type { BlueprintStanding } from '../domain/on-demand';
 import { whyWaiting, type ClusterNow } from '../domain/waiting';
 import type { ApiContext } from './context';
 
@@ -90,6 +92,15 @@ function sayEnded({ attempt, attempt_cause: cause, attempt_message: message }: R
   return `attempt ${attempt} ended as ${cause}${message ? ` (${message})` : ''}, another is under way`;
 }
 
+const blueprintNow = ({ name, spec, phases, fault, ...row }: BlueprintRow): BlueprintStanding => ({
+  name,
+  spec,
+  hosts: phases.length,
+  isServed: row.is_served,
+  restingUntil: row.is_resting ? (row.resting_until?.toISOString() ?? null) : null,
+  fault,
+});
+
 async function readClusters(
   { db }: ApiContext,
   names: readonly string[],
@@ -97,7 +108,11 @@ async function readClusters(
   const states = await clusterStates(db, names, SILENT_AFTER_MS);
   const clusters = states.map(async (state): Promise<[string, ClusterNow & { rules: ClusterRules }]> => {
     const { name } = state.rules;
-    return [name, { ...state, hosts: (await listOffers(db, name, SILENT_AFTER_MS)).hosts }];
+    const [{ hosts }, blueprints] = await Promise.all([
+      listOffers(db, name, SILENT_AFTER_MS),
+      listBlueprints(db, name),
+    ]);
+    return [name, { ...state, hosts, blueprints: blueprints.map(blueprintNow) }];
   });
   return new Map(await Promise.all(clusters));
 }

@@ -34,10 +34,11 @@ export interface MadeNow {
   fault: string | null;
 }
 
-/** What a host of a blueprint will be, before there is one. A run must name its blueprint, or a label. */
+/** What a host of a blueprint will be, before there is one. Without containers, a run must name its blueprint, or a label. */
 export function hostOf({ name, spec }: Pick<BlueprintNow, 'name' | 'spec'>): TaggedHost {
   const { os = null, arch = null, cpus = null, memoryBytes = null } = spec.machine;
-  return { name, labels: [...spec.labels, name], machine: { os, arch, cpus, memoryBytes }, isBare: true };
+  const isBare = !(spec.make.kind === 'ec2' && spec.make.containers);
+  return { name, labels: [...spec.labels, name], machine: { os, arch, cpus, memoryBytes }, isBare };
 }
 
 export interface Demand {
@@ -92,6 +93,27 @@ export function planHosts(demand: Demand, blueprints: readonly BlueprintNow[]): 
 const NEW = { workerId: '', notAccepting: null };
 
 const count = (all: readonly BlueprintNow[], one: BlueprintNow): number => all.filter((other) => other === one).length;
+
+export interface BlueprintStanding extends Pick<BlueprintNow, 'name' | 'spec'> {
+  /** How many hosts it has. */
+  hosts: number;
+  /** A worker of its cluster can make them. */
+  isServed: boolean;
+  /** ISO 8601; null: it does not rest. */
+  restingUntil: string | null;
+  fault: string | null;
+}
+
+/** What a blueprint could do for a run, in words; null: nothing, its hosts do not match. */
+export function sayBlueprint(blueprint: BlueprintStanding, hostTag: string | undefined): string | null {
+  const { name, spec, hosts, isServed, restingUntil, fault } = blueprint;
+  if (!matchesTag(hostOf(blueprint), hostTag)) return null;
+  if (!isServed) return `no worker of the cluster can make hosts of blueprint ${name}; start one with SLIPWAY_SSH_KEY`;
+  if (spec.most === 0) return `blueprint ${name} makes no hosts now`;
+  if (hosts >= spec.most) return `blueprint ${name} has its ${spec.most === 1 ? 'one host' : `${spec.most} hosts`}`;
+  if (restingUntil !== null) return `blueprint ${name} makes none until ${restingUntil}, because ${fault}`;
+  return `blueprint ${name} is about to make one`;
+}
 
 export interface HostEnd {
   /** Id of the host. */

@@ -1,6 +1,7 @@
 // Owns the one sentence that says why a run does not run yet, and what would let it: from rows, never guessed.
 // Pure. Called by the API for every run that is queued.
 import { matchesTag } from './host-tag';
+import { sayBlueprint, type BlueprintStanding } from './on-demand';
 import { chooseHost, type HostOffer } from './placement';
 
 export interface WaitingRun {
@@ -26,6 +27,8 @@ export interface ClusterNow {
   strangerId: string | undefined;
   /** Of workers that are connected. */
   hosts: readonly HostOffer[];
+  /** Which could make a host. */
+  blueprints: readonly BlueprintStanding[];
 }
 
 /** @param cluster undefined: it is not registered any more */
@@ -44,10 +47,15 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
     return `cluster ${name} ${cluster.closed}, ${rest}`;
   }
   if (run.forbidden !== undefined) return run.forbidden;
+  const onDemand = cluster.blueprints.map((one) => sayBlueprint(one, hostTag)).filter((said) => said !== null);
   if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
   const choice = chooseHost(cluster.hosts, hostTag, '');
   const anyMatches = cluster.hosts.some((host) => matchesTag(host, hostTag));
-  if (choice.kind === 'none') return `${choice.reason}${anyMatches ? sayPlace(place, name) : ''}`;
+  if (choice.kind === 'none') {
+    // With a blueprint that fits, hosts that come near are of no interest.
+    const why = anyMatches || onDemand.length === 0 ? [choice.reason, ...onDemand] : onDemand;
+    return `${why.join('; ')}${anyMatches ? sayPlace(place, name) : ''}`;
+  }
   return place && place.position > 1
     ? `others are before it${sayPlace(place, name)}`
     : `it is offered to the workers of cluster ${name} now`;

@@ -99,6 +99,16 @@ describe('an instance', () => {
     expect(first.resource).toBe(instance?.InstanceId);
   }, 60_000);
 
+  test('H1 H2 that brings a Docker engine is reached as one that is listed by hand is', async () => {
+    const host = hostOf({ containers: true });
+    await maker().create(host);
+    const made = await maker().probe(host);
+    await destroy(host);
+
+    const socket = '/var/run/docker.sock';
+    expect(made).toMatchObject({ state: 'there', reach: { kind: 'docker-ssh', socket, dir: '/var/lib/slipway' } });
+  }, 60_000);
+
   test('H8 that cannot be made or looked for says what and why in one sentence', async () => {
     const wrong = hostOf({ subnet: 'subnet-00000000' });
     await expect(maker().create(wrong)).rejects.toThrow(

@@ -28,7 +28,7 @@ beforeAll(async () => {
     without: ['worker'],
     env: {
       SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000',
-      SLIPWAY_REATTACH_GRACE_MS: '6000',
+      SLIPWAY_REATTACH_GRACE_MS: '20000',
       SLIPWAY_SSH_KEY: sshd.privateKey,
       SLIPWAY_ENGINE: 'none',
     },

@@ -10,7 +10,7 @@ beforeAll(async () => {
   house = await House.open({
     slots: 2,
     without: ['worker'],
-    env: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000', SLIPWAY_REATTACH_GRACE_MS: '6000' },
+    env: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000', SLIPWAY_REATTACH_GRACE_MS: '20000' },
   });
   for (const name of ['amd64-1', 'arm64-1', 'board-1']) {
     const env = {
@@ -83,7 +83,8 @@ test('B10 a container that vanished while its worker was dead is an error of our
   const second = await waitFor(
     async () => {
       const run = await house.run('vanished', number, 'work');
-      return run.attempt === 2 && run.state === 'running' && run;
+      if (run.attempt !== 2 || run.state !== 'running') throw new Error(JSON.stringify(run));
+      return run;
     },
     { what: 'a second attempt runs', timeoutMs: 60_000 },
   );
@@ -112,7 +113,7 @@ test('B6 worker and container are gone for good: attempt 1 is host-lost, attempt
 
   await house.kill9('amd64-1');
   execFileSync('docker', ['rm', '-f', first.attempts[0]?.containerId ?? '']);
-  const build = await house.finished('lost', number, 90_000);
+  const build = await house.finished('lost', number, 120_000);
   const run = await house.run('lost', number, 'work');
 
   expect(build.status).toBe('passed');

@@ -254,14 +254,14 @@ test('H9 H1 one build runs in a container, on a host over SSH and on one that is
   await house.operated('POST', '/v1/clusters/local/hosts', { name: 'board', labels: ['board'], reach });
   const values = '[boxes, board, extra]';
   const loop = `script: work\n        loop-on: [{ param: host-tag, values: ${values} }]`;
-  const script = `#!/bin/sh\necho "on $H_WORKER"\nsleep 8`;
+  const script = `#!/bin/sh\necho "on $H_WORKER"\nsleep 40`;
   await house.project('three', oneRun(script).replace('name: work', 'name: on-{loop}').replace('script: work', loop));
   const { number } = await house.trigger('three');
   const together = await waitFor(
     async () => (await house.build('three', number)).runs.every(({ state }) => state === 'running'),
-    { what: 'all three run at the same time', timeoutMs: 60_000, intervalMs: 100 },
+    { what: 'all three run at the same time', timeoutMs: 90_000, intervalMs: 100 },
   );
-  const build = await house.finished('three', number, 60_000);
+  const build = await house.finished('three', number, 120_000);
 
   expect(together).toBe(true);
   expect(build.status).toBe('passed');
@@ -271,4 +271,4 @@ test('H9 H1 one build runs in a container, on a host over SSH and on one that is
     expect.stringMatching(/^extra-/),
   ]);
   await isGone('extra');
-}, 180_000);
+}, 300_000);

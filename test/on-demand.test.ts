@@ -1,6 +1,14 @@
 // Proves when hosts are made and when they end: by the runs that wait and the limits of blueprints. Pure; nothing is started.
 import fc from 'fast-check';
-import { hostOf, planEnds, planHosts, type BlueprintNow, type Demand, type MadeNow } from '../domain/on-demand';
+import {
+  hostOf,
+  planEnds,
+  planHosts,
+  sayBlueprint,
+  type BlueprintNow,
+  type Demand,
+  type MadeNow,
+} from '../domain/on-demand';
 import type { HostOffer } from '../domain/placement';
 import type { WaitingRun } from '../domain/queue-order';
 import { PutBlueprint } from '../domain/schemas/blueprints';
@@ -163,4 +171,25 @@ test('H2 what a blueprint will make can be asked for by its labels, its name and
   const host = hostOf(blueprint('small', { labels: ['gpu'], machine: { os: 'linux', cpus: 4 } }));
 
   expect(host).toMatchObject({ labels: ['gpu', 'small'], machine: { os: 'linux', arch: null, cpus: 4 } });
+});
+
+test.each<[more: object, said: string | null]>([
+  [{}, 'blueprint small is about to make one'],
+  [{ hosts: 10 }, 'blueprint small has its 10 hosts'],
+  [{ restingUntil: '2026-01-01', fault: 'no quota' }, 'blueprint small makes none until 2026-01-01, because no quota'],
+  [{ isServed: false }, 'no worker of the cluster can make hosts of blueprint small; start one with SLIPWAY_SSH_KEY'],
+  [{ name: 'other' }, null],
+])('C8 H2 what a blueprint does for a run that waits is said: %p', (more, said) => {
+  const { name, spec } = blueprint('small');
+  const standing = { name, spec, hosts: 0, isServed: true, restingUntil: null, fault: null, ...more };
+
+  expect(sayBlueprint(standing, 'small')).toBe(said);
+});
+
+test('H2 hosts of EC2 may bring containers, and then take runs that ask for nothing', () => {
+  const ec2 = { kind: 'ec2', region: 'eu-central-1', image: 'ami-12345678', type: 't3.micro', user: 'admin' };
+  const cloud = (containers: boolean) => blueprint('cloud', { make: { ...ec2, containers } });
+
+  expect(planHosts(demand({ waiting: [run('plain', null)] }), [cloud(true)])).toHaveLength(1);
+  expect(planHosts(demand({ waiting: [run('plain', null)] }), [cloud(false)])).toEqual([]);
 });

@@ -134,6 +134,26 @@ test('U1 H1 a host is listed, edited, taken out of use and removed on the page; 
   await row.waitFor(GONE);
 }, 120_000);
 
+test('U1 H1 H2 a Docker engine is listed on the page, and what blueprints make is shown', async () => {
+  const image = 'slipway-test/none:1';
+  await house.operated('PUT', '/v1/clusters/local/blueprints/burst', { make: { kind: 'docker', image }, most: 0 });
+  const page = await open('/hosts');
+  const form = page.getByRole('dialog');
+  const row = page.getByRole('row').filter({ hasText: 'engine-1' });
+  await page.getByRole('row').filter({ hasText: 'burst' }).getByText(`containers of ${image}`).waitFor(SHOWN);
+  await page.getByRole('button', { name: 'List a host' }).click(SHOWN);
+  await form.getByLabel('Runs are', { exact: true }).selectOption('docker-tls');
+  const fields = { Name: 'engine-1', Address: '127.0.0.1', Port: '9', Token: ADMIN_TOKEN };
+  for (const [label, value] of Object.entries(fields)) await form.getByLabel(label, { exact: true }).fill(value);
+
+  expect(await form.getByLabel('Host keys', { exact: true }).count()).toBe(0);
+  await form.getByRole('button', { name: 'List a host', exact: true }).click(SHOWN);
+  await row.getByText('127.0.0.1:9').waitFor(SHOWN);
+  await row.getByText('containers').waitFor(SHOWN);
+  await house.operated('DELETE', '/v1/clusters/local/hosts/engine-1');
+  await house.operated('DELETE', '/v1/clusters/local/blueprints/burst');
+}, 120_000);
+
 test('U1 the leases say who held what and what became of it', async () => {
   const page = await open('/leases');
   await page.getByRole('link', { name: 'Those that have ended as well' }).click(SHOWN);

@@ -38,6 +38,7 @@ const open = (more: Partial<ClusterNow> = {}): ClusterNow => ({
   closed: null,
   strangerId: undefined,
   hosts: [host()],
+  blueprints: [],
   ...more,
 });
 

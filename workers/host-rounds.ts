@@ -53,27 +53,31 @@ export class HostRounds {
     if (performance.now() - this.sweptAtMs < SWEEP_MS) return [];
     this.sweptAtMs = performance.now();
     const { makers, log } = this.ports;
-    const looked = this.blueprints.map(async ({ id: blueprint, make }) => {
+    const found = new Map<string, FoundHosts['hosts']>();
+    const unseen = new Set<string>();
+    for (const { id, make } of this.blueprints) {
       try {
-        return [{ blueprint, hosts: await (await makers.at(make)).list({ blueprint, make }) }];
+        const hosts = await (await makers.at(make)).list({ blueprint: id, make });
+        found.set(id, [...(found.get(id) ?? []), ...hosts]);
       } catch (error) {
-        log.warn({ blueprint, error: (error as Error).message }, 'hosts of a blueprint cannot be looked for');
-        return [];
+        unseen.add(id);
+        log.warn({ blueprint: id, error: (error as Error).message }, 'hosts of a blueprint cannot be looked for');
       }
-    });
-    return (await Promise.all(looked)).flat();
+    }
+    return [...found].filter(([id]) => !unseen.has(id)).map(([blueprint, hosts]) => ({ blueprint, hosts }));
   }
 
   /** Looked for again in the next sweep, whatever comes of it. */
   private async destroy({ blueprint, host }: { blueprint: string; host: string }): Promise<void> {
     const { makers, log } = this.ports;
-    const make = this.blueprints.find(({ id }) => id === blueprint)?.make;
-    if (!make) return;
     log.warn({ blueprint, host }, 'ending a host that nobody needs');
-    try {
-      await (await makers.at(make)).destroy({ blueprint, host, make });
-    } catch (error) {
-      log.warn({ host, error: (error as Error).message }, 'a host could not be ended');
+    // Where it was made is not known, when the blueprint was changed meanwhile.
+    for (const { make } of this.blueprints.filter(({ id }) => id === blueprint)) {
+      try {
+        await (await makers.at(make)).destroy({ blueprint, host, make });
+      } catch (error) {
+        log.warn({ host, error: (error as Error).message }, 'a host could not be ended');
+      }
     }
   }
 

@@ -6,6 +6,7 @@ import type { PutBlueprint } from '../../domain/schemas/blueprints';
 import type { MadePhase } from '../../domain/schemas/hosts';
 import type { Database } from './connect';
 import { MADE_PHASE } from './hosts';
+import { SERVES_HOSTS } from './kept-hosts';
 
 export interface BlueprintRow {
   id: string;
@@ -16,6 +17,8 @@ export interface BlueprintRow {
   fault: string | null;
   resting_until: Date | null;
   is_resting: boolean;
+  /** A worker of its cluster can make its hosts. */
+  is_served: boolean;
   /** Of its hosts that are not gone. */
   phases: MadePhase[];
   /** Of the same hosts, by what the blueprint said when each was asked for. */
@@ -60,6 +63,7 @@ export async function listBlueprints(
   const { rows } = await sql<BlueprintRow>`
     select p.id, p.cluster, p.name, p.spec, p.faults, p.fault, p.resting_until,
       coalesce(p.resting_until > now(), false) as is_resting,
+      exists (select 1 from workers w where w.cluster = p.cluster and ${SERVES_HOSTS}) as is_served,
       (select coalesce(jsonb_agg(${MADE_PHASE}), '[]') from made_hosts m
         where m.blueprint = p.id and m.gone_at is null) as phases,
       (select coalesce(sum((m.spec ->> 'costPerHour')::float8), 0)::float8 from made_hosts m

@@ -206,7 +206,8 @@ export async function clusterOffers(db: Writable, silentAfterMs: number): Promis
           and h.removed_at is null and coalesce(h.quarantined_until, 'epoch') < now()
         union all
         select jsonb_build_object('name', p.name, 'labels', p.spec -> 'labels' || to_jsonb(p.name),
-          'machine', ${JSON.stringify(UNKNOWN_MACHINE)}::jsonb || (p.spec -> 'machine'), 'isBare', true) from blueprints p
+          'machine', ${JSON.stringify(UNKNOWN_MACHINE)}::jsonb || (p.spec -> 'machine'),
+          'isBare', not coalesce((p.spec -> 'make' ->> 'containers')::boolean, false)) from blueprints p
         where p.cluster = c.name and p.removed_at is null and (p.spec ->> 'most')::int > 0
           and exists (select 1 from workers w where w.cluster = c.name and ${SERVES_HOSTS})) as offered) as hosts
     from clusters c order by name`.execute(db);

@@ -73,7 +73,8 @@ export async function recordHost(
 /** Of a host that has not been heard yet. */
 export const NEVER = sql<Date>`'epoch'`;
 
-const engineOf = ({ kind }: Reach): 'docker' | 'shell' => (kind.startsWith('docker-') ? 'docker' : 'shell');
+/** What runs are on a host. */
+export const engineOf = ({ kind }: Reach): 'docker' | 'shell' => (kind.startsWith('docker-') ? 'docker' : 'shell');
 
 /** Lists a host by hand. One that was removed comes back under its name. @returns false when the name is taken */
 export async function createHost(db: Database, cluster: string, host: CreateHost): Promise<boolean> {

@@ -11,7 +11,7 @@ import type { HostToMake, Make } from '../../domain/schemas/blueprints';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { FoundHosts } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
-import { idOf, listOffers, MADE_PHASE, NEVER, SILENT_AFTER_MS, UNKNOWN_MACHINE, USES } from './hosts';
+import { engineOf, idOf, listOffers, MADE_PHASE, NEVER, SILENT_AFTER_MS, UNKNOWN_MACHINE, USES } from './hosts';
 import { SERVES_HOSTS } from './kept-hosts';
 import { readHoldings, readWaiting, waitingRun } from './queue';
 import type { Tables } from './tables';
@@ -80,7 +80,7 @@ async function intend(tx: Transaction<Tables>, cluster: string, blueprint: Bluep
   const name = `${blueprint.name}-${randomBytes(4).toString('hex')}`;
   const host = idOf({ cluster, name });
   const machine = JSON.stringify({ ...UNKNOWN_MACHINE, ...spec.machine });
-  const labels = JSON.stringify(hostOf(blueprint).labels);
+  const { isBare, labels } = hostOf(blueprint);
   await tx
     .insertInto('hosts')
     .values({
@@ -88,8 +88,8 @@ async function intend(tx: Transaction<Tables>, cluster: string, blueprint: Bluep
       cluster,
       name,
       origin: 'made',
-      engine: 'shell',
-      labels,
+      engine: isBare ? 'shell' : 'docker',
+      labels: JSON.stringify(labels),
       slots: spec.slots,
       machine,
       version: '',
@@ -189,8 +189,8 @@ export async function hostMade(
   const id = idOf({ cluster: at.cluster, name: at.host });
   await sql`with made as (
       update made_hosts set resource = ${at.resource}, made_at = coalesce(made_at, now()) where host = ${id} returning 1
-    ) update hosts set reach = ${JSON.stringify(at.reach)}::jsonb where id = ${id} and exists (select 1 from made)
-    `.execute(db);
+    ) update hosts set reach = ${JSON.stringify(at.reach)}::jsonb, engine = ${engineOf(at.reach)}
+      where id = ${id} and exists (select 1 from made)`.execute(db);
 }
 
 /** It could not be made or ended, for now. */
@@ -226,12 +226,17 @@ export interface BlueprintToSweep {
   make: Make;
 }
 
-/** Blueprints of which something may be left where they make hosts: also those that were removed lately. */
+/**
+ * Blueprints of which something may be left where they make hosts: also those that were removed lately. One that was changed
+ * comes with each place where its hosts are.
+ */
 export async function blueprintsToSweep(db: Database, cluster: string): Promise<BlueprintToSweep[]> {
   const { rows } = await sql<BlueprintToSweep>`
-    select id, spec -> 'make' as make from blueprints p where cluster = ${cluster} and (removed_at is null
-      or removed_at > now() - interval '1 day'
-      or exists (select 1 from made_hosts m where m.blueprint = p.id and m.gone_at is null))`.execute(db);
+    select id, spec -> 'make' as make from blueprints where cluster = ${cluster}
+      and (removed_at is null or removed_at > now() - interval '1 day')
+    union
+    select m.blueprint, m.spec -> 'make' from made_hosts m join blueprints p on p.id = m.blueprint
+      where p.cluster = ${cluster} and m.gone_at is null`.execute(db);
   return rows;
 }
 

@@ -62,7 +62,7 @@ export function clusterRoutes(context: ApiContext): Router {
       throw new Refusal(
         409,
         'has-work',
-        `cluster ${row.name} has ${row.running} running and ${row.waiting} waiting runs; drain it first, or cancel them`,
+        `cluster ${row.name} has ${row.running} running and ${row.waiting} waiting runs, or hosts made on demand; drain it first, cancel runs, remove blueprints`,
       );
     }
     if (row.release) await context.blobs.remove(row.release.blob);

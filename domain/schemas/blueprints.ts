@@ -35,8 +35,12 @@ const Ec2Make = z.strictObject({
   address: z.enum(['private', 'public']).default('private').describe('by which of its addresses workers reach it'),
   user: plain(100).describe('the user of the image that cloud-init lets in, e.g. ec2-user, admin or ubuntu'),
   port: z.number().int().min(1).max(65_535).default(22),
-  dir: posixPath.default('/var/tmp/slipway'),
-  shell: posixPath.default('/bin/sh'),
+  containers: z
+    .boolean()
+    .default(false)
+    .describe('true: runs are containers of the Docker engine that the image brings, and that lets the user in'),
+  dir: posixPath.optional().describe('folder of the runs; default: as of a listed host'),
+  shell: posixPath.default('/bin/sh').describe('without containers: a POSIX shell'),
 });
 
 export const Make = z.discriminatedUnion('kind', [DockerMake, Ec2Make]);
