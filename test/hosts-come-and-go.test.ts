@@ -12,6 +12,7 @@ beforeAll(async () => {
     without: ['worker'],
     env: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000', SLIPWAY_REATTACH_GRACE_MS: '20000' },
   });
+  // All are of this machine's architecture, so a tag that is one would match them all.
   for (const name of ['amd64-1', 'arm64-1', 'board-1']) {
     const env = {
       SLIPWAY_HOST: name,
@@ -38,7 +39,7 @@ triggers:
       - name: on-{loop}
         container: ${oneRun('true').match(/container: (.+)/)?.[1]}
         script: work
-        loop-on: [{ param: host-tag, values: ['ARM*', 'amd64', '*-1', 'a?m64-[0-9]'] }]
+        loop-on: [{ param: host-tag, values: ['ARM*', 'amd64-?', '*-1', 'a?m64-[0-9]'] }]
 scripts:
   work: "#!/bin/sh\\necho $H_WORKER\\n"
 `;
@@ -47,7 +48,7 @@ scripts:
   await house.finished('tags', number);
 
   expect(await house.logOf('tags', number, 'on-ARM*')).toBe('arm64-1\n');
-  expect(await house.logOf('tags', number, 'on-amd64')).toBe('amd64-1\n');
+  expect(await house.logOf('tags', number, 'on-amd64-?')).toBe('amd64-1\n');
   expect(await house.logOf('tags', number, 'on-*-1')).toMatch(/^a(rm|md)64-1\n$/);
   expect(await house.logOf('tags', number, 'on-a?m64-[0-9]')).toBe('arm64-1\n');
 }, 60_000);
@@ -64,7 +65,7 @@ test('a run that no host matches says so, names the hosts there are, and starts 
 
   expect(waiting.waiting).toEqual(
     expect.stringMatching(
-      /^no host matches host-tag "board"; nearest: amd64-1 \(amd64, linux, .*\) lacks board; arm64-1 /,
+      /^no host matches host-tag "board"; nearest: amd64-1 \(amd64, linux.*\) lacks board; arm64-1 /,
     ),
   );
   expect(build.status).toBe('passed');
@@ -73,7 +74,7 @@ test('a run that no host matches says so, names the hosts there are, and starts 
 
 test('B10 a container that vanished while its worker was dead is an error of ours: the run gets a new attempt', async () => {
   const script = '#!/bin/sh\necho begun >> /archive/x\nsleep 600';
-  await house.project('vanished', tagged('amd64', script));
+  await house.project('vanished', tagged('amd64-1', script));
   const { number } = await house.trigger('vanished');
   const first = await house.runIn('running', 'vanished', number, 'work');
   // While nobody watches: a worker that comes back must not start the script again within the same attempt.
