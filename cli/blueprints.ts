@@ -61,7 +61,9 @@ async function readDocument(file: string): Promise<unknown> {
   const document = parseDocument(text);
   const [problem] = document.errors;
   if (problem) throw new CommandError(`${file}: ${problem.message}`, EXIT.usage);
-  return document.toJS();
+  const wanted = document.toJS() as unknown;
+  if (wanted === null) throw new CommandError(`${file} is empty; docs/hosts.md shows what a blueprint says`, EXIT.usage);
+  return wanted;
 }
 
 function rowOf(blueprint: Blueprint): string[] {
