@@ -62,7 +62,8 @@ async function readDocument(file: string): Promise<unknown> {
   const [problem] = document.errors;
   if (problem) throw new CommandError(`${file}: ${problem.message}`, EXIT.usage);
   const wanted = document.toJS() as unknown;
-  if (wanted === null) throw new CommandError(`${file} is empty; docs/hosts.md shows what a blueprint says`, EXIT.usage);
+  if (wanted === null)
+    throw new CommandError(`${file} is empty; docs/hosts.md shows what a blueprint says`, EXIT.usage);
   return wanted;
 }
 
