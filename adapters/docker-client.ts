@@ -1,5 +1,5 @@
 // Owns what every caller of dockerode needs: its errors in words, and the pull of an image.
-// Used by docker-engine.ts, docker-maker.ts and container-shell.ts.
+// Used by docker-engine.ts, docker-maker.ts, remote-docker.ts and container-shell.ts.
 import type Dockerode from 'dockerode';
 
 /** HTTP status of the engine's answer; undefined: there was none. */
@@ -15,6 +15,27 @@ export const isRemoving = (error: unknown): boolean =>
 
 export const lacksImage = (error: unknown): boolean =>
   statusOf(error) === 404 && /no such image/i.test(messageOf(error));
+
+/** Has a container of a name run, unless it does. @returns false when its image is not there @throws what the engine said */
+export async function ensureRunning(docker: Dockerode, options: ContainerOptions): Promise<boolean> {
+  try {
+    await docker.createContainer(options).catch((error: unknown) => passUnless(409, error));
+  } catch (error) {
+    if (lacksImage(error)) return false;
+    throw error;
+  }
+  await docker
+    .getContainer(options.name)
+    .start()
+    .catch((error: unknown) => passUnless(304, error));
+  return true;
+}
+
+type ContainerOptions = Dockerode.ContainerCreateOptions & { name: string };
+
+function passUnless(status: number, error: unknown): void {
+  if (statusOf(error) !== status) throw error;
+}
 
 export async function pullImage(docker: Dockerode, reference: string): Promise<void> {
   // Without a tag the engine would pull every tag there is.

@@ -2,7 +2,7 @@
 // Made by workers/makers.ts; handed out as a HostMaker.
 import type Dockerode from 'dockerode';
 import type { DockerMake, HostToMake } from '../domain/schemas/blueprints';
-import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
+import { ensureRunning, isRemoving, messageOf, pullImage, statusOf } from './docker-client';
 import { MakerError, type HostMaker, type Made } from './host-maker';
 
 const LABELS = { blueprint: 'dev.slipway.blueprint', host: 'dev.slipway.host' };
@@ -31,7 +31,7 @@ export class DockerMaker implements HostMaker {
   private async tryToCreate(host: DockerHost): Promise<boolean> {
     const name = nameOf(host);
     const { cpus, memoryBytes, image } = host.make;
-    const options: Dockerode.ContainerCreateOptions = {
+    const options = {
       name,
       Image: image,
       Entrypoint: ['/bin/sh', '-c', 'while :; do sleep 3600; done'],
@@ -44,18 +44,8 @@ export class DockerMaker implements HostMaker {
       },
     };
     try {
-      await this.docker.createContainer(options).catch((error: unknown) => {
-        if (statusOf(error) !== 409) throw error;
-      });
-      await this.docker
-        .getContainer(name)
-        .start()
-        .catch((error: unknown) => {
-          if (statusOf(error) !== 304) throw error;
-        });
-      return true;
+      return await ensureRunning(this.docker, options);
     } catch (error) {
-      if (lacksImage(error)) return false;
       throw new MakerError(`cannot make a container of image ${image}: ${messageOf(error)}`);
     }
   }

@@ -8,7 +8,7 @@ import type { DockerSshReach, DockerTlsReach } from '../domain/schemas/hosts';
 import type { Checkout } from '../domain/schemas/plan';
 import { BareEngine, type BareProbe } from './bare-engine';
 import { ContainerShell } from './container-shell';
-import { lacksImage, messageOf, pullImage, statusOf } from './docker-client';
+import { ensureRunning, messageOf, pullImage } from './docker-client';
 import { DockerEngine } from './docker-engine';
 import type {
   ArchivedFile,
@@ -198,7 +198,7 @@ export class HelperShell implements Shell {
 
   private async make(): Promise<void> {
     const { dir, helper: image } = this.reach;
-    const options: Dockerode.ContainerCreateOptions = {
+    const options = {
       name: this.container,
       Image: image,
       Entrypoint: ['/bin/sh', '-c', HELPER],
@@ -210,22 +210,9 @@ export class HelperShell implements Shell {
         Binds: [`${dir}:${dir}`],
       },
     };
-    const create = () =>
-      this.docker.createContainer(options).catch((error: unknown) => {
-        if (statusOf(error) !== 409) throw error;
-      });
-    try {
-      await create();
-    } catch (error) {
-      if (!lacksImage(error)) throw error;
-      await pullImage(this.docker, image);
-      await create();
-    }
-    await this.docker
-      .getContainer(this.container)
-      .start()
-      .catch((error: unknown) => {
-        if (statusOf(error) !== 304) throw error;
-      });
+    if (await ensureRunning(this.docker, options)) return;
+    await pullImage(this.docker, image);
+    if (!(await ensureRunning(this.docker, options)))
+      throw new Error(`image ${image} is not there after it was pulled`);
   }
 }

@@ -44,7 +44,7 @@ export function viewBlueprint(row: BlueprintRow): Blueprint {
     costPerHourNow: row.cost_per_hour,
     faults: row.faults,
     fault: row.fault,
-    restingUntil: row.is_resting ? (row.resting_until?.toISOString() ?? null) : null,
+    restingUntil: row.resting_until?.toISOString() ?? null,
   };
 }
 

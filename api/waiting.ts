@@ -97,7 +97,7 @@ const blueprintNow = ({ name, spec, phases, fault, ...row }: BlueprintRow): Blue
   spec,
   hosts: phases.length,
   isServed: row.is_served,
-  restingUntil: row.is_resting ? (row.resting_until?.toISOString() ?? null) : null,
+  restingUntil: row.resting_until?.toISOString() ?? null,
   fault,
 });
 

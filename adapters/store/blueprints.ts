@@ -15,8 +15,8 @@ export interface BlueprintRow {
   spec: PutBlueprint;
   faults: number;
   fault: string | null;
+  /** It makes no host before; null: it does. */
   resting_until: Date | null;
-  is_resting: boolean;
   /** A worker of its cluster can make its hosts. */
   is_served: boolean;
   /** Of its hosts that are not gone. */
@@ -61,8 +61,8 @@ export async function listBlueprints(
   ...[cluster, name]: [cluster?: string, name?: string]
 ): Promise<BlueprintRow[]> {
   const { rows } = await sql<BlueprintRow>`
-    select p.id, p.cluster, p.name, p.spec, p.faults, p.fault, p.resting_until,
-      coalesce(p.resting_until > now(), false) as is_resting,
+    select p.id, p.cluster, p.name, p.spec, p.faults, p.fault,
+      case when p.resting_until > now() then p.resting_until end as resting_until,
       exists (select 1 from workers w where w.cluster = p.cluster and ${SERVES_HOSTS}) as is_served,
       (select coalesce(jsonb_agg(${MADE_PHASE}), '[]') from made_hosts m
         where m.blueprint = p.id and m.gone_at is null) as phases,

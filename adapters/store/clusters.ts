@@ -6,7 +6,7 @@ import type { CreateCluster, EditCluster, PublicKey } from '../../domain/schemas
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { ClusterAccess } from '../access-cache';
 import type { Database } from './connect';
-import { UNKNOWN_MACHINE } from './hosts';
+import { LIVE, UNKNOWN_MACHINE } from './hosts';
 import { SERVES_HOSTS } from './kept-hosts';
 import type { DrainFacts, PinnedRelease, Tables } from './tables';
 
@@ -44,7 +44,6 @@ export interface KeyRow {
 }
 
 type Writable = Database | Transaction<Tables>;
-const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
 const seenWithin = (ms: number): RawBuilder<boolean> => sql`last_seen_at > now() - ${ms} * interval '1 millisecond'`;
 
 /** @param silentAfterMs workers silent for longer do not count as connected @param name only this one */

@@ -34,7 +34,8 @@ export const SILENT_AFTER_MS = 15_000;
 export const UNKNOWN_MACHINE: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
 /** Nothing went wrong there lately. */
 const WELL = { faults: 0, fault: null, quarantined_until: null };
-const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
+/** States of a lease that somebody holds, as SQL. */
+export const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
 export const idOf = (host: { cluster: string; name: string }): string => `${host.cluster}/${host.name}`;
 
 /**

@@ -4,9 +4,7 @@ import { sql, type RawBuilder } from 'kysely';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { HostProbe } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
-import { NEVER, SILENT_AFTER_MS } from './hosts';
-
-const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
+import { LIVE, NEVER, SILENT_AFTER_MS } from './hosts';
 
 export interface KeptHost {
   name: string;
@@ -79,8 +77,8 @@ export async function handOverHost(
       and (not ${IS_SERVED} or hosts.worker = ${at.absent}::text)`.execute(db);
 }
 
-/** How long a host that failed is left alone, as SQL: 10 s, twice as long each time, an hour at most. */
-const BACK_OFF = sql`now() + least(10 * power(2, least(faults, 10)), 3600) * interval '1 second'`;
+/** How long what failed is left alone, as SQL of its own `faults`: 10 s, twice as long each time, an hour at most. */
+export const BACK_OFF = sql`now() + least(10 * power(2, least(faults, 10)), 3600) * interval '1 second'`;
 
 /**
  * A host takes nothing for a while after it has failed a run or a probe, longer each time, and then one run at a time until

@@ -11,14 +11,13 @@ import type { HostToMake, Make } from '../../domain/schemas/blueprints';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { FoundHosts } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
-import { engineOf, idOf, listOffers, MADE_PHASE, NEVER, SILENT_AFTER_MS, UNKNOWN_MACHINE, USES } from './hosts';
-import { SERVES_HOSTS } from './kept-hosts';
+import { engineOf, idOf, listOffers, LIVE, MADE_PHASE, NEVER, SILENT_AFTER_MS, UNKNOWN_MACHINE, USES } from './hosts';
+import { BACK_OFF, SERVES_HOSTS } from './kept-hosts';
 import { readHoldings, readWaiting, waitingRun } from './queue';
 import type { Tables } from './tables';
 
 /** More waiting runs of one line than this are not looked at in one round. */
 const MOST_A_LINE = 1_000;
-const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
 
 /** One look at every cluster that has blueprints: asks for hosts, and ends those that are not needed any more. */
 export async function planOnDemand(db: Database, ageStepMs: number): Promise<void> {
@@ -112,7 +111,7 @@ async function beginEnd(tx: Database | Transaction<Tables>, { id, why, isFault, 
 /** It makes nothing for a while, longer each time. */
 async function noteBlueprintFault(db: Database | Transaction<Tables>, blueprint: string, fault: string): Promise<void> {
   await sql`update blueprints set fault = ${fault}, faults = faults + 1,
-    resting_until = now() + least(10 * power(2, least(faults, 10)), 3600) * interval '1 second'
+    resting_until = ${BACK_OFF}
     where id = ${blueprint}::uuid`.execute(db);
 }
 
