@@ -7,12 +7,18 @@ import type { Engine } from '../adapters/engine';
 import type { WorkerApi } from '../adapters/worker-api';
 import type { JobActivities, JobInput, JobResult } from './job-types';
 import type { Reach } from '../domain/schemas/hosts';
-import type { AttemptKey, Lease } from '../domain/schemas/worker-api';
-import { supervise, type SupervisePorts } from './supervise';
+import type { AttemptKey, HostBeside as LeasedBeside, Lease } from '../domain/schemas/worker-api';
+import { giveBack, type HostBeside } from './hosts-beside';
+import type { SupervisePorts } from './start';
+import { supervise } from './supervise';
 
 export interface JobPorts {
   /** Of the host of a lease: a listed one where `reach` says how it is reached, else the worker's own machine. */
-  engines: { at(lease: { host?: string; reach?: Reach }): Engine };
+  engines: {
+    at(lease: { host?: string; reach?: Reach }): Engine;
+    /** Of a host beside it, whoever serves that; to be closed. `direct` has no patience. */
+    borrow(host: { name: string; reach: Reach }): { engine: Engine; direct: Engine; close(): void };
+  };
   api: WorkerApi;
   worker: SupervisePorts['worker'];
   /** Containers that a supervisor of this process holds now: the sweep leaves them alone. */
@@ -91,8 +97,12 @@ async function leaseAndSupervise(ports: JobPorts, input: JobInput, orders: Order
     case 'ended':
       return { kind: 'finished', cause: reply.cause, message: '', recorded: false };
     case 'clean':
-      await ports.engines.at(reply).under(reply.token).remove(containerName(runId, attempt));
-      await ports.api.attempt({ runId, attempt, token: reply.token }).release();
+      await withBeside(ports, reply, async (beside) => {
+        const holder = ports.api.attempt({ runId, attempt, token: reply.token });
+        await ports.engines.at(reply).under(reply.token).remove(containerName(runId, attempt));
+        await giveBack(beside, { runId, attempt }, holder);
+        await holder.release();
+      });
       return { kind: 'finished', cause: reply.cause, message: '', recorded: false };
     case 'granted':
       if (isToBeHandedOn(ports, reply)) return { kind: 'elsewhere', queue: queueOf(ports) };
@@ -112,12 +122,38 @@ async function superviseLease(ports: JobPorts, lease: Lease & AttemptKey, orders
   const holder = { runId, attempt, token };
   const engine = ports.engines.at(lease).under(token);
   const name = containerName(runId, attempt);
+  const { worker } = ports;
+  const api = ports.api.attempt(holder);
   const verdict = await holding(ports, { name, me: orders.abortDetach }, () =>
-    supervise({ engine, api: ports.api.attempt(holder), worker: ports.worker }, lease, { ...holder, ...orders }),
+    withBeside(ports, lease, (beside) => supervise({ engine, beside, api, worker }, lease, { ...holder, ...orders })),
   );
   if (verdict) return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
   await removeIfOrphan(ports, lease);
   return { kind: 'fenced' };
+}
+
+/** For as long as they are needed. */
+async function withBeside<T>(
+  ports: JobPorts,
+  { beside = [], token }: { beside?: readonly LeasedBeside[]; token: number },
+  body: (hosts: readonly HostBeside[]) => Promise<T>,
+): Promise<T> {
+  const borrowed = beside.flatMap(({ name, host, reach }) =>
+    reach === null ? [] : [{ name, host, reach, ...ports.engines.borrow({ name: host, reach }) }],
+  );
+  try {
+    return await body(
+      borrowed.map(({ name, host, reach, ...at }) => ({
+        name,
+        host,
+        address: 'address' in reach ? reach.address : null,
+        engine: at.engine.under(token),
+        direct: at.direct.under(token),
+      })),
+    );
+  } finally {
+    for (const one of borrowed) one.close();
+  }
 }
 
 /** Told that its token is old, a supervisor may not touch the container any more, unless nobody needs it. */

@@ -4,7 +4,7 @@ import type { Engine } from '../adapters/engine';
 import type { Lease } from '../domain/schemas/worker-api';
 
 /** Why a script was stopped; undefined: it was not. */
-export type Stopped = 'run-timeout' | 'idle-timeout' | 'cancel-requested' | undefined;
+export type Stopped = 'run-timeout' | 'idle-timeout' | 'cancel-requested' | 'beside-lost' | undefined;
 
 interface Watched {
   name: string;
@@ -16,6 +16,8 @@ interface Watched {
 export interface Watch {
   /** Passes the output on, and counts from each piece anew how long there is none. */
   listening(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer>;
+  /** Stops the container for another reason, unless it is being stopped. */
+  stop(why: NonNullable<Stopped>): void;
   /** Ends the watch. @returns why the container was stopped, if it was */
   end(): Stopped;
 }
@@ -41,6 +43,7 @@ export function watchLimits(
   const idle = new IdleLimit(spec.idleTimeoutMs, silentForMs, () => stop('idle-timeout'));
   return {
     listening: (source) => idle.listening(source),
+    stop,
     end: () => {
       runLimit.clear();
       idle.clear();

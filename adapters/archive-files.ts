@@ -34,8 +34,9 @@ async function fileAt(root: string, path: string): Promise<ArchivedFile> {
 }
 
 /** Opens without following links: the name may have been swapped since the folder was read. */
-function openPlain(path: string): Promise<FileHandle> {
-  return open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+export function openPlain(path: string): Promise<FileHandle> {
+  // Nor does it wait for the other end of a pipe.
+  return open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
 }
 
 async function* read(path: string): AsyncGenerator<Buffer> {

@@ -15,6 +15,7 @@ import type {
   EngineErrorReason,
   FollowOptions,
   FoundContainer,
+  SpoolFile,
   WaitOptions,
 } from './engine';
 import { quote, type Opened, type OpenOptions, type Shell } from './shell';
@@ -55,8 +56,8 @@ export class BareEngine implements Engine {
     return imageId;
   }
 
-  async makeRunDir(name: string, script: string): Promise<string> {
-    await this.call('prepare', name, { args: [BARE_PROGRAM], input: Buffer.from(script) });
+  async makeRunDir(name: string, script: string, program = ''): Promise<string> {
+    await this.call('prepare', name, { args: [BARE_PROGRAM, program], input: Buffer.from(script) });
     return this.dirOf(name);
   }
 
@@ -66,7 +67,11 @@ export class BareEngine implements Engine {
     const env = [...Object.entries(spec.env), ...paths].map(([key, value]) => quote(`${key}=${value}`));
     const odd = Object.keys(spec.env).find((key) => key.startsWith('-'));
     if (odd !== undefined) throw new EngineError('refused', `parameter ${odd} cannot be a variable of a process`);
-    const launch = `exec env ${env.join(' ')} ${quote(posix.join(spec.runDir, 'script'))}\n`;
+    const spool = spec.hasSpool
+      ? [quote(`SLIPWAY_SPOOL=${spec.runDir}`), `PATH=${quote(posix.join(spec.runDir, 'bin'))}:"$PATH"`]
+      : [];
+    const words = [...env, ...spool, quote(posix.join(spec.runDir, 'script'))];
+    const launch = `exec env ${words.join(' ')}\n`;
     await this.call('create', spec.name, { input: Buffer.from(launch) });
     return spec.name;
   }
@@ -172,6 +177,30 @@ export class BareEngine implements Engine {
     if (isPieced && (await this.call('digest', name, { args: [path] })).trim() !== hash.digest('hex')) {
       throw new EngineError('refused', `${path} is not what was read: its digest differs`);
     }
+  }
+
+  async spooled(name: string): Promise<SpoolFile[]> {
+    return (await this.call('spooled', name)).split('\n').flatMap((line) => {
+      // Mode, links, owner, group, size, three words of time: of plain files alone.
+      const [, side, size, file] = /^(in|out) -\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ (.+)$/.exec(line) ?? [];
+      if (file === undefined || file.endsWith('.new')) return [];
+      return [{ side: side as SpoolFile['side'], name: file, sizeBytes: Number(size) }];
+    });
+  }
+
+  async *take(name: string, file: string, fromByte: number): AsyncGenerator<Buffer> {
+    const { output, ended } = await this.open(['take', name], { args: [file, String(fromByte)] });
+    yield* output;
+    await this.require(ended, `cannot read ${file}`);
+  }
+
+  async put(name: string, file: string, bytes: Uint8Array): Promise<number> {
+    const digest = createHash('sha256').update(bytes).digest('hex');
+    return Number(await this.call('put', name, { args: [file, digest], input: bytes }));
+  }
+
+  async discard(name: string, prefix: string): Promise<void> {
+    await this.call('discard', name, { args: [prefix] });
   }
 
   async remove(name: string): Promise<void> {

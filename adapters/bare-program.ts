@@ -6,6 +6,7 @@
 //                  repo, archive, …  its folders                   pid        runner and first process, with their births
 //                  created           when                          log, exit  output, exit code and when
 //                  t.<token>         fencing tokens that were seen here
+//                  in, out, bin      the spool of a run that has one, and its program
 
 /** Exit codes of the program that mean something. */
 export const BARE_CODES = { gone: 3, fenced: 4, alive: 5 } as const;
@@ -103,15 +104,19 @@ state() {
 }
 
 plain_file() {
-  cd "$run/archive" || die 3 "the folder of $name is gone"
+  cd "$run/$1" || die 3 "the folder of $name is gone"
   path=.
   IFS=/
   set -f
-  for part in $1; do
+  for part in $2; do
     path=$path/$part
-    [ ! -h "$path" ] || die 6 "$1 leads through a link"
+    [ ! -h "$path" ] || die 6 "$2 leads through a link"
   done
-  [ -f "$path" ] || die 6 "$1 is no plain file any more"
+  [ -f "$path" ] || die 6 "$2 is no plain file any more"
+}
+
+digest() {
+  { sha256sum || shasum -a 256 || openssl dgst -sha256 -r; } 2>/dev/null <"$1" | cut -c1-64 | grep . || die 6 "no program for SHA-256 on the host"
 }
 
 case $verb in
@@ -120,6 +125,10 @@ prepare)
   chmod 700 "$run" && chmod 777 "$run/repo" "$run/archive" || exit 1
   fence
   [ -e "$run/created" ] && exit 0
+  if [ -n "$2" ]; then
+    mkdir -p "$run/in" "$run/out" "$run/bin" && chmod 777 "$run/out" || exit 1
+    printf '%s' "$2" >"$run/bin/slipway" && chmod 755 "$run/in" "$run/bin" "$run/bin/slipway" || exit 1
+  fi
   printf '%s' "$1" >"$run/program" && cat >"$run/script.new" && chmod 755 "$run/script.new" && mv "$run/script.new" "$run/script"
   ;;
 create)
@@ -200,12 +209,36 @@ files)
   find . -type f -exec "$sh" -c 'for file; do printf "%s %s\0" "$(wc -c <"$file")" "$file"; done' sh {} +
   ;;
 read)
-  plain_file "$1"
+  plain_file archive "$1"
+  exec tail -c +$(($2 + 1)) "$path"
+  ;;
+take)
+  plain_file out "$1"
   exec tail -c +$(($2 + 1)) "$path"
   ;;
 digest)
-  plain_file "$1"
-  { sha256sum <"$path" || shasum -a 256 <"$path" || openssl dgst -sha256 -r <"$path"; } 2>/dev/null | cut -c1-64 | grep . || die 6 "no program for SHA-256 on the host"
+  plain_file archive "$1"
+  digest "$path"
+  ;;
+spooled)
+  LC_ALL=C
+  export LC_ALL
+  for side in in out; do [ ! -d "$run/$side" ] || ls -lnA "$run/$side" | sed "s/^/$side /"; done
+  ;;
+put)
+  fence
+  draft=$run/put.$$
+  cat >"$draft" || { rm -f "$draft"; exit 1; }
+  [ "$(digest "$draft")" = "$2" ] || { rm -f "$draft"; die 1 "what came for $1 is not what was sent"; }
+  chmod 644 "$draft"
+  # A link is made only where there is nothing; some file systems have none.
+  [ -e "$run/in/$1" ] || ln "$draft" "$run/in/$1" 2>/dev/null || [ -e "$run/in/$1" ] || mv "$draft" "$run/in/$1" || exit 1
+  rm -f "$draft"
+  wc -c <"$run/in/$1"
+  ;;
+discard)
+  fence
+  rm -rf "$run/in/$1"* "$run/out/$1"*
   ;;
 remove)
   [ -d "$run" ] || exit 0

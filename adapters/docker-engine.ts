@@ -10,6 +10,7 @@ import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
 import { EngineError } from './engine';
 import { hasRunSinceMaking } from './engine-life';
+import { FileSpool, makeSpool } from './file-spool';
 import { LocalShell } from './local-shell';
 import { checkOut } from './working-copies';
 import type { Checkout } from '../domain/schemas/plan';
@@ -21,6 +22,7 @@ import type {
   EngineErrorReason,
   FollowOptions,
   FoundContainer,
+  SpoolFile,
   WaitOptions,
 } from './engine';
 
@@ -34,6 +36,7 @@ const LABEL_RUN_ID = 'dev.slipway.run-id';
 const NOT_RUNNABLE =
   /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
+const SPOOL = '/slipway';
 const FOLDERS = { H_REPO: '/repo', H_ARCHIVE: '/archive', H_SECRETS: '/secrets' };
 
 export class DockerEngine implements Engine {
@@ -95,7 +98,7 @@ export class DockerEngine implements Engine {
     }
   }
 
-  async makeRunDir(name: string, script: string): Promise<string> {
+  async makeRunDir(name: string, script: string, program?: string): Promise<string> {
     const dir = join(this.runsDir, name);
     try {
       for (const part of ['repo', 'archive', 'secrets']) await mkdir(join(dir, part), { recursive: true });
@@ -103,6 +106,7 @@ export class DockerEngine implements Engine {
       for (const part of ['repo', 'archive']) await chmod(join(dir, part), 0o777);
       await writeFile(join(dir, 'script'), script, { mode: 0o755 });
       await chmod(join(dir, 'script'), 0o755);
+      if (program !== undefined) await makeSpool(dir, program);
       return dir;
     } catch (error) {
       throw translate(error, `cannot write the files of ${name}`);
@@ -218,6 +222,33 @@ export class DockerEngine implements Engine {
     return filesBelow(join(this.runsDir, name, 'archive'));
   }
 
+  async spooled(name: string): Promise<SpoolFile[]> {
+    return this.inSpool(name, (spool) => spool.list());
+  }
+
+  async *take(name: string, file: string, fromByte: number): AsyncGenerator<Buffer> {
+    yield* await this.inSpool(name, (spool) => spool.take(file, fromByte));
+  }
+
+  put(name: string, file: string, bytes: Uint8Array): Promise<number> {
+    return this.inSpool(name, (spool) => spool.put(file, bytes));
+  }
+
+  async discard(name: string, prefix: string): Promise<void> {
+    await this.inSpool(name, (spool) => spool.discard(prefix));
+  }
+
+  private async inSpool<T>(name: string, call: (spool: FileSpool) => Promise<T>): Promise<T> {
+    try {
+      return await call(new FileSpool(join(this.runsDir, name)));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+        throw new EngineError('no-such-container', `a file that passes to or from ${name} is gone`);
+      }
+      throw translate(error, `cannot get at the files that pass to and from ${name}`);
+    }
+  }
+
   async remove(name: string): Promise<void> {
     try {
       await this.docker.getContainer(name).remove({ force: true, v: true });
@@ -260,6 +291,13 @@ export class DockerEngine implements Engine {
   }
 }
 
+/** Where a program is found that an image does not know. */
+const spoolMounts = [
+  ['in', `${SPOOL}/in`, true],
+  ['out', `${SPOOL}/out`, false],
+  ['bin/slipway', '/usr/local/bin/slipway', true],
+] as const;
+
 function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
   const mount = (part: string, target: string, readOnly = false): Dockerode.MountSettings => ({
     Type: 'bind',
@@ -272,7 +310,9 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
     name: spec.name,
     Image: spec.image,
     Cmd: ['/slipway/script'],
-    Env: Object.entries({ ...spec.env, ...FOLDERS }).map(([key, value]) => `${key}=${value}`),
+    Env: Object.entries({ ...spec.env, ...FOLDERS, ...(spec.hasSpool ? { SLIPWAY_SPOOL: SPOOL } : {}) }).map(
+      ([key, value]) => `${key}=${value}`,
+    ),
     Labels: spec.labels,
     WorkingDir: '/repo',
     ...(spec.user === undefined ? {} : { User: spec.user }),
@@ -291,6 +331,7 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
         mount('repo', '/repo'),
         mount('archive', '/archive'),
         mount('secrets', '/secrets', true),
+        ...(spec.hasSpool ? spoolMounts.map(([part, target, isReadOnly]) => mount(part, target, isReadOnly)) : []),
       ],
     },
   };

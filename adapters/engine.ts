@@ -19,6 +19,16 @@ export interface ContainerSpec {
   labels: Record<string, string>;
   /** Folder made by `makeRunDir`: holds the script and what is mounted beside it. */
   runDir: string;
+  /** It has a spool, and the program `slipway` beside its script. */
+  hasSpool?: boolean;
+}
+
+/** A file of a spool: in `out` the run writes, in `in` its supervisor does. */
+export interface SpoolFile {
+  side: 'in' | 'out';
+  /** Without folders. */
+  name: string;
+  sizeBytes: number;
 }
 
 export interface FoundContainer {
@@ -96,8 +106,8 @@ export interface Engine {
   pull(reference: string): Promise<void>;
   /** The digest to record for an image that is there: that of its registry, or its id when it was made locally. */
   digestOf(imageId: string): Promise<string>;
-  /** Makes the folder of one attempt with its script; what is there already stays. */
-  makeRunDir(name: string, script: string): Promise<string>;
+  /** Makes the folder of one attempt with its script; what is there already stays. @param program `slipway`, for one with a spool */
+  makeRunDir(name: string, script: string, program?: string): Promise<string>;
   /** Puts a clean tree of a repository into /repo, before the container is created. @returns the commit @throws EngineError `checkout-failed` */
   checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string>;
   find(name: string): Promise<FoundContainer | undefined>;
@@ -116,6 +126,14 @@ export interface Engine {
   stop(name: string, graceMs: number): Promise<void>;
   /** Files below /archive of an ended container; links and special files are left out. */
   archivedFiles(name: string): AsyncGenerator<ArchivedFile>;
+  /** Plain files of the spool, by name. Those that are being written are left out. */
+  spooled(name: string): Promise<SpoolFile[]>;
+  /** What is in a file of `out` now, from a byte offset. Links are not followed. */
+  take(name: string, file: string, fromByte: number): AsyncIterable<Buffer>;
+  /** Puts a file into `in`, whole or not at all; what is there under its name already stays. @returns the size of what is there, bytes */
+  put(name: string, file: string, bytes: Uint8Array): Promise<number>;
+  /** Removes the files of both sides whose names begin with a prefix. */
+  discard(name: string, prefix: string): Promise<void>;
   /** Removes container and folder; resolves when both are gone. */
   remove(name: string): Promise<void>;
   /** Names of all that is left of attempts, whoever made it: containers, and folders of this worker. */

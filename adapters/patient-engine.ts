@@ -17,7 +17,7 @@ export function patient(engine: Engine): Engine {
     // As long as it takes; the limit of the start of its run ends it.
     pull: (reference) => patiently(() => engine.pull(reference), Infinity),
     digestOf: (imageId) => patiently(() => engine.digestOf(imageId)),
-    makeRunDir: (name, script) => engine.makeRunDir(name, script),
+    makeRunDir: (name, script, program) => patiently(() => engine.makeRunDir(name, script, program)),
     // As long as it takes, as with a pull.
     checkOut: (name, checkout, signal) => patiently(() => engine.checkOut(name, checkout, signal), Infinity),
     find: (name) => patiently(() => engine.find(name)),
@@ -27,6 +27,10 @@ export function patient(engine: Engine): Engine {
     wait: (container, options) => engine.wait(container, options),
     stop: (name, graceMs) => patiently(() => engine.stop(name, graceMs), CALL_LIMIT_MS + graceMs),
     archivedFiles: (name) => engine.archivedFiles(name),
+    spooled: (name) => patiently(() => engine.spooled(name)),
+    take: (name, file, fromByte) => engine.take(name, file, fromByte),
+    put: (name, file, bytes) => patiently(() => engine.put(name, file, bytes)),
+    discard: (name, prefix) => patiently(() => engine.discard(name, prefix)),
     remove: (name) => patiently(() => engine.remove(name)),
     listRemains: () => patiently(() => engine.listRemains()),
   };

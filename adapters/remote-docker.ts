@@ -17,6 +17,7 @@ import type {
   Engine,
   FollowOptions,
   FoundContainer,
+  SpoolFile,
   WaitOptions,
 } from './engine';
 import { lostMachine, type Opened, type OpenOptions, type Shell } from './shell';
@@ -57,8 +58,8 @@ export class RemoteDockerEngine implements Engine {
     return this.docker.digestOf(imageId);
   }
 
-  makeRunDir(name: string, script: string): Promise<string> {
-    return this.folders.makeRunDir(name, script);
+  makeRunDir(name: string, script: string, program?: string): Promise<string> {
+    return this.folders.makeRunDir(name, script, program);
   }
 
   checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {
@@ -94,6 +95,22 @@ export class RemoteDockerEngine implements Engine {
 
   archivedFiles(name: string): AsyncGenerator<ArchivedFile> {
     return this.folders.archivedFiles(name);
+  }
+
+  spooled(name: string): Promise<SpoolFile[]> {
+    return this.folders.spooled(name);
+  }
+
+  take(name: string, file: string, fromByte: number): AsyncIterable<Buffer> {
+    return this.folders.take(name, file, fromByte);
+  }
+
+  put(name: string, file: string, bytes: Uint8Array): Promise<number> {
+    return this.folders.put(name, file, bytes);
+  }
+
+  discard(name: string, prefix: string): Promise<void> {
+    return this.folders.discard(name, prefix);
   }
 
   async remove(name: string): Promise<void> {

@@ -29,7 +29,8 @@ export interface AttemptApi {
   appendLog(startByte: number, bytes: Buffer, signal?: AbortSignal): Promise<number>;
   putArtifact(file: ArchivedFile, signal?: AbortSignal): Promise<shapes.Stored>;
   result(result: shapes.Result): Promise<void>;
-  release(): Promise<void>;
+  /** Of its own host, or of one beside it. */
+  release(beside?: string): Promise<void>;
 }
 
 const BACKOFF_MS = { first: 100, most: 3_000 };
@@ -110,8 +111,9 @@ export class WorkerApi {
       result: async (result) => {
         await this.call({ method: 'POST', path: path('result'), json: result });
       },
-      release: async () => {
-        await this.call({ method: 'POST', path: path('release'), json: {} });
+      release: async (beside) => {
+        const query = beside === undefined ? '' : `&beside=${encodeURIComponent(beside)}`;
+        await this.call({ method: 'POST', path: path('release', query), json: {} });
       },
     };
   }

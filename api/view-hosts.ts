@@ -67,6 +67,7 @@ export function viewLease(row: LeaseRow): shapes.LeaseSummary {
     build,
     run,
     attempt,
+    name: row.name || null,
     state,
     worker: holder,
     why,

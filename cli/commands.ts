@@ -64,7 +64,7 @@ function describePlan(plan: Plan, digest: string): string {
   const rows = plan.runs.map((run) => [
     paint('bold', run.name),
     run.container,
-    run.hostTag ?? 'any host',
+    [run.hostTag ?? 'any host', ...Object.entries(run.hosts ?? {}).map(([name, tag]) => `${name}: ${tag}`)].join(' + '),
     run.cluster === undefined ? 'any cluster' : `cluster ${run.cluster}`,
     run.priority === undefined ? '' : `priority ${run.priority}`,
     run.needs.length === 0 ? '' : `needs ${run.needs.join(', ')} (${run.needsCondition})`,

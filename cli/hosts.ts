@@ -220,7 +220,7 @@ function leaseRow(lease: LeaseSummary): string[] {
     `${lease.token}`,
     `${lease.cluster}/${lease.host}#${lease.slot}`,
     lease.state,
-    `${lease.project}/${lease.build}/${lease.run}, attempt ${lease.attempt}`,
+    `${lease.project}/${lease.build}/${lease.run}, attempt ${lease.attempt}${lease.name === null ? '' : `, as ${lease.name}`}`,
     `since ${lease.grantedAt}`,
     lease.endedAt === null ? `until ${lease.deadlineAt} at the latest` : `ended ${lease.endedAt}`,
     lease.why ?? '',

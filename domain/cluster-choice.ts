@@ -1,6 +1,6 @@
 // Owns the choice of a cluster for a run: named, by host labels, or drawn among the defaults, and who may use which.
 // Pure. Called by the API at the trigger, and by the store whenever a waiting run is moved: every time with all checks.
-import { askOf, matchesTag, type TaggedHost } from './host-tag';
+import { askOf, matchesTag, sayAsk, tagsOf, type TaggedHost } from './host-tag';
 import type { PlannedRun } from './schemas/plan';
 
 export interface ClusterOffer {
@@ -31,7 +31,10 @@ export interface Placement {
   moves?: number;
 }
 
-export type ClusterAsk = Pick<PlannedRun, 'name' | 'hostTag' | 'privileged' | 'capAdd' | 'resources' | 'cluster'>;
+export type ClusterAsk = Pick<
+  PlannedRun,
+  'name' | 'hostTag' | 'hosts' | 'privileged' | 'capAdd' | 'resources' | 'cluster'
+>;
 
 export type ClusterChoice =
   | { kind: 'placed'; cluster: string; placement: Placement }
@@ -99,9 +102,9 @@ export function chooseByHost(
   return having.some(({ name }) => name === at.from) ? undefined : chooseMove(having, run, at);
 }
 
-/** @param hostTag what it must have, see host-tag.ts; undefined: any host with containers */
-export function hasHost(cluster: ClusterOffer, hostTag: string | undefined): boolean {
-  return cluster.hosts.some((host) => matchesTag(host, hostTag));
+/** @param ask what it must have, see host-tag.ts; undefined: any host with containers */
+export function hasHost(cluster: ClusterOffer, ask: string | undefined): boolean {
+  return tagsOf(ask).every((tag) => cluster.hosts.some((host) => matchesTag(host, tag)));
 }
 
 /** Where a run is once it has been moved. @param why it had to leave */
@@ -198,14 +201,15 @@ function refuseAll(clusters: readonly ClusterOffer[], run: ClusterAsk, asking: A
 /** By host labels where the run asks for any: a default before a specialised one; else by weight among the defaults. */
 function pick(
   usable: readonly ClusterOffer[],
-  run: Pick<ClusterAsk, 'name' | 'hostTag' | 'resources'>,
+  run: Pick<ClusterAsk, 'name' | 'hostTag' | 'hosts' | 'resources'>,
   draw: number,
 ): { cluster: string; reason: string } | undefined {
   const defaults = usable.filter((cluster) => cluster.kind === 'default' && cluster.weight > 0);
   const ask = askOf(run);
   const fitting = defaults.filter((cluster) => hasHost(cluster, ask));
-  if (run.hostTag !== undefined) {
-    const reason = `it has a host that matches host-tag "${ask}"`;
+  if (run.hostTag !== undefined || run.hosts !== undefined) {
+    const hosts = tagsOf(ask).length > 1 ? 'hosts that match' : 'a host that matches';
+    const reason = `it has ${hosts} host-tag "${sayAsk(ask ?? '')}"`;
     const special = usable.filter((one) => one.kind === 'specialised' && hasHost(one, ask));
     const found = draws(fitting, draw) ?? draws(special, draw);
     if (found) return { cluster: found.name, reason };

@@ -4,6 +4,8 @@
 //   cpus>=4         it has so many cores
 //   memory>=8g      it has so many bytes of memory; units are k, m, g in steps of 1024
 //
+// What a run asks for is one such line for its own host, and one for each of the hosts that it has beside it.
+//
 // Pure; called by placement.ts, waiting.ts and cluster-choice.ts.
 import type { PlannedRun } from './schemas/plan';
 
@@ -25,11 +27,28 @@ export interface TaggedHost {
   isBare?: boolean;
 }
 
-/** What a run asks of its host, its limits of cores and memory included, as one host-tag; undefined: any host will do. */
-export function askOf({ hostTag, resources }: Pick<PlannedRun, 'hostTag' | 'resources'>): string | undefined {
+/**
+ * What a run asks of its host, its limits of cores and memory included, as one host-tag, and in further lines what it asks of
+ * the hosts beside it; undefined: any host will do.
+ */
+export function askOf({ hostTag, resources, hosts = {} }: Asking): string | undefined {
   const terms = [hostTag, numeric('cpus', resources.cpus), numeric('memory', resources.memoryBytes)];
-  return terms.filter((term) => term !== undefined).join(',') || undefined;
+  const own = terms.filter((term) => term !== undefined).join(',');
+  return [own, ...Object.values(hosts)].map((tag) => tag.replaceAll(/\s+/g, ' ')).join('\n') || undefined;
 }
+type Asking = Pick<PlannedRun, 'hostTag' | 'resources' | 'hosts'>;
+
+/** The host-tag of each host that is asked for, first that of the run's own; undefined: any. */
+export function tagsOf(ask: string | undefined): (string | undefined)[] {
+  return (ask ?? '').split('\n').map((tag) => tag || undefined);
+}
+
+/** As a sentence needs it. */
+export const sayAsk = (ask: string): string =>
+  ask
+    .split('\n')
+    .map((tag) => tag || 'any host')
+    .join(' and ');
 
 const numeric = (what: string, least: number | undefined): string | undefined =>
   least === undefined ? undefined : `${what}>=${least}`;

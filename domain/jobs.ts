@@ -81,10 +81,13 @@ function checkScript(script: string, scripts: ReadonlySet<string>, at: Path): Co
   return [{ code: 'unknown-script', message, at: [...at, 'script'] }];
 }
 
-function checkTarget(entry: Pick<Override, 'container' | 'host-tag'>, axes: readonly string[], at: Path): Complaint[] {
+type Target = Pick<Override, 'container' | 'host-tag' | 'hosts'>;
+
+function checkTarget(entry: Target, axes: readonly string[], at: Path): Complaint[] {
   return [
     ...checkPlaceholders(entry.container, axes, [...at, 'container']),
     ...checkPlaceholders(entry['host-tag'], axes, [...at, 'host-tag']),
+    ...Object.entries(entry.hosts ?? {}).flatMap(([name, tag]) => checkPlaceholders(tag, axes, [...at, 'hosts', name])),
   ];
 }
 
@@ -139,10 +142,14 @@ function makeRun(job: Job, cell: Cell, template: string): JobRun {
       ...settings,
       container: fill(settings.container, values),
       'host-tag': hostTag === undefined ? undefined : fill(hostTag, values).toLowerCase(),
+      hosts: settings.hosts && mapValues(settings.hosts, (tag) => fill(tag, values).toLowerCase()),
     },
     overrideParams: Object.assign({}, ...matching.map((override) => override.params)) as Values,
   };
 }
+
+const mapValues = (record: Record<string, string>, change: (value: string) => string): Record<string, string> =>
+  Object.fromEntries(Object.entries(record).map(([key, value]) => [key, change(value)]));
 
 function layOver(entry: RunEntry, override: Override): RunEntry {
   const { match: _, params: __, resources, timeouts, retry, ...settings } = override;

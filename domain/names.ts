@@ -27,12 +27,17 @@ export const workerQueue = (cluster: string, workerId: string): string => `worke
 export const readWorkerQueue = (queue: string): string | undefined =>
   /^worker\..+\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(queue)?.[1];
 
-/** Name of the container of one attempt: the same whoever asks, so it is created at most once. */
-export const containerName = (runId: string, attempt: number): string => `slipway-${runId}-${attempt}`;
+/**
+ * Name of the container of one attempt: the same whoever asks, so it is created at most once.
+ * @param beside by which the run calls a host that it has beside its own; absent: its own
+ */
+export const containerName = (runId: string, attempt: number, beside?: string): string =>
+  `slipway-${runId}-${attempt}${beside === undefined ? '' : `-${beside}`}`;
 
 /** The attempt that a container or a folder of this name belongs to; undefined: it is none of ours. */
 export function readContainerName(name: string): { runId: string; attempt: number } | undefined {
-  const [, runId, attempt] = /^slipway-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9]\d{0,8})$/.exec(name) ?? [];
+  const [, runId, attempt] =
+    /^slipway-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9]\d{0,8})(?:-[a-z][a-z0-9-]*)?$/.exec(name) ?? [];
   return runId === undefined ? undefined : { runId, attempt: Number(attempt) };
 }
 

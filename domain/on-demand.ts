@@ -1,8 +1,8 @@
 // Owns when a cluster makes hosts and when they end: by the runs that wait, and the limits of its blueprints.
 // Pure; called by the store, once a second under the lock of the cluster.
-import { matchesTag, type TaggedHost } from './host-tag';
-import { chooseHost, type HostOffer } from './placement';
-import { takeTurns, type Holdings, type WaitingRun } from './queue-order';
+import { matchesTag, tagsOf, type TaggedHost } from './host-tag';
+import { chooseHost, matchFree, takeSlots, type HostOffer } from './placement';
+import { slotsOf, takeTurns, type Holdings, type WaitingRun } from './queue-order';
 import type { MadePhase } from './schemas/hosts';
 import type { PutBlueprint } from './schemas/blueprints';
 
@@ -67,18 +67,28 @@ export function planHosts(demand: Demand, blueprints: readonly BlueprintNow[]): 
     free.push({ ...hostOf(one), id: `${one.id}/${toMake.length}`, slots: one.spec.slots, busySlots: [], ...NEW });
     toMake.push(one);
   };
-  takeTurns(waiting, holdings, (run, held) => {
-    if (most !== null && held >= most) return false;
-    const tag = run.hostTag ?? undefined;
-    if (chooseHost(free, tag, '').kind === 'none') {
+  /** Of several hosts that a run needs, either all that are missing or none. */
+  const addFor = (ask: string | undefined): void => {
+    const [made, before] = [toMake.length, free];
+    const missing = matchFree(free, ask).map((slot) => slot === undefined);
+    free = [...free];
+    for (const tag of tagsOf(ask).filter((_, at) => missing[at])) {
       const blueprint = byCost.find((one) => mayMake(one) && matchesTag(hostOf(one), tag));
-      if (!blueprint) return false;
+      if (!blueprint) {
+        toMake.length = made;
+        free = before;
+        return;
+      }
       add(blueprint);
     }
-    const slot = chooseHost(free, tag, '');
+  };
+  takeTurns(waiting, holdings, (run, held) => {
+    if (most !== null && held + slotsOf(run) > most) return false;
+    const ask = run.hostTag ?? undefined;
+    if (chooseHost(free, ask, '').kind === 'none') addFor(ask);
+    const slot = chooseHost(free, ask, '');
     if (slot.kind === 'none') return false;
-    const { host, slot: number } = slot;
-    free = free.map((one) => (one.id === host.id ? { ...one, busySlots: [...one.busySlots, number] } : one));
+    free = takeSlots(free, [slot, ...slot.beside]);
     return true;
   });
   for (const one of byCost) {
@@ -90,7 +100,7 @@ export function planHosts(demand: Demand, blueprints: readonly BlueprintNow[]): 
   return toMake;
 }
 
-const NEW = { workerId: '', notAccepting: null };
+const NEW = { workerId: '', notAccepting: null, reachedBy: 'any' as const, servesOthers: true };
 
 const count = (all: readonly BlueprintNow[], one: BlueprintNow): number => all.filter((other) => other === one).length;
 

@@ -232,6 +232,7 @@ function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRu
     capDrop: settings['cap-drop'] ?? [],
     cluster: settings.cluster ?? trigger.cluster ?? file.cluster,
     hostTag: settings['host-tag'],
+    hosts: settings.hosts,
     script: file.scripts[settings.script] ?? '',
     timeoutMs: toMs(settings.timeout ?? file.timeout),
     ...planLimits(file, settings),

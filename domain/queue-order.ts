@@ -1,7 +1,7 @@
 // Owns whose turn it is in a cluster: by priority, then the project that holds fewer slots, then who has waited longer.
 // Pure; called by the store, inside the one transaction that grants a lease, and to say what place a run has.
-import { matchesTag } from './host-tag';
-import { chooseHost, type HostChoice, type HostOffer } from './placement';
+import { matchesTag, tagsOf } from './host-tag';
+import { chooseHost, hostsToKeep, takeSlots, type HostChoice, type HostOffer } from './placement';
 
 /** A run that waits for a slot of a cluster. */
 export interface WaitingRun {
@@ -10,8 +10,10 @@ export interface WaitingRun {
   /** 1 (first) … 5 (last), raised already for the time that it has waited. */
   priority: number;
   waitedMs: number;
-  /** What its host must have, see host-tag.ts; null takes any. */
+  /** What its hosts must have, see host-tag.ts; null takes any. */
   hostTag: string | null;
+  /** It needs several hosts and has waited so long that those which become free are kept for it until all are there. */
+  keepsHosts?: boolean;
 }
 
 /** Slots of a cluster that each project holds; a project that is not named holds none. */
@@ -36,7 +38,7 @@ export function takeTurns(
     const holds = held.get(run.project) ?? 0;
     line.next += 1;
     if (!canTake(run, holds)) continue;
-    held.set(run.project, holds + 1);
+    held.set(run.project, holds + slotsOf(run));
     taken.push(run);
   }
   return taken;
@@ -56,8 +58,13 @@ function lineUp(waiting: readonly WaitingRun[]): Line[] {
     line.runs.push(run);
     lines.set(run.project, line);
   }
-  for (const line of lines.values()) line.runs.sort((a, b) => a.priority - b.priority || b.waitedMs - a.waitedMs);
+  for (const line of lines.values()) line.runs.sort((a, b) => byClaim(a, b) || b.waitedMs - a.waitedMs);
   return [...lines.values()];
+}
+
+/** One that keeps hosts goes first among its like: else whoever needs but one of them would always be there before it. */
+function byClaim(a: WaitingRun, b: WaitingRun): number {
+  return a.priority - b.priority || Number(b.keepsHosts ?? false) - Number(a.keepsHosts ?? false);
 }
 
 function nextLine(lines: readonly Line[], held: Holdings): Line | undefined {
@@ -71,7 +78,7 @@ function nextLine(lines: readonly Line[], held: Holdings): Line | undefined {
 function isBefore(line: Line, other: Line, held: Holdings): boolean {
   const [a, b] = [line.runs[line.next]!, other.runs[other.next]!];
   const byShare = (held.get(line.project) ?? 0) - (held.get(other.project) ?? 0);
-  return (a.priority - b.priority || byShare || b.waitedMs - a.waitedMs) < 0;
+  return (byClaim(a, b) || byShare || b.waitedMs - a.waitedMs) < 0;
 }
 
 export interface GrantQuestion {
@@ -89,34 +96,45 @@ export interface GrantQuestion {
 
 /**
  * Which slot the run that asks gets. It gets none while every slot that it could use is needed by runs with a better
- * claim: a higher priority, or a project that holds fewer slots. To have waited longer is no better claim: those runs
+ * claim: a higher priority, a project that holds fewer slots, or several hosts for which it has waited long. To have waited longer is no better claim: those runs
  * are not here now, and the slot would lie idle until they ask again. Of the runs that wait, the first by
  * {@link takeTurns} that a free slot fits is never refused, so the slot is taken as soon as that one asks.
  */
 export function decideGrant(question: GrantQuestion): HostChoice {
   const { asker, worker, waiting, hosts, holdings, maxSlotsPerProject: most } = question;
-  const canUse = (host: HostOffer): boolean => matchesTag(host, asker.hostTag ?? undefined);
-  const isBelowCap = (held: number): boolean => most === null || held < most;
-  if (hosts.some(canUse) && !isBelowCap(holdings.get(asker.project) ?? 0)) {
-    const slots = most === 1 ? 'its one slot' : `its ${most} slots`;
-    return { kind: 'none', reason: `project ${asker.project} holds ${slots} of cluster ${question.cluster}` };
+  const ask = asker.hostTag ?? undefined;
+  const canUse = (host: HostOffer): boolean => tagsOf(ask).some((tag) => matchesTag(host, tag));
+  const isBelowCap = (held: number, run: WaitingRun): boolean => most === null || held + slotsOf(run) <= most;
+  if (hosts.some(canUse) && !isBelowCap(holdings.get(asker.project) ?? 0, asker)) {
+    return { kind: 'none', reason: sayCap(asker, question.cluster, most ?? 0) };
   }
-  const choice = chooseHost(hosts, asker.hostTag ?? undefined, worker);
+  const choice = chooseHost(hosts, ask, worker);
   if (choice.kind === 'none' || waiting.length === 0) return choice;
   let free = hosts;
   let granted: HostChoice | undefined;
   const ahead: WaitingRun[] = [];
   const present = { ...asker, waitedMs: Infinity };
   takeTurns([present, ...waiting], holdings, (run, held) => {
-    if (granted || !isBelowCap(held)) return false;
-    const slot = run === present ? chooseHost(free, run.hostTag ?? undefined, worker) : reserve(run, free, canUse);
-    if (slot.kind === 'none') return false;
-    free = takeSlot(free, slot);
-    if (run === present) granted = slot;
+    if (granted || !isBelowCap(held, run)) return false;
+    const slot = run === present ? chooseHost(free, ask, worker) : reserve(run, free, canUse);
+    if (slot.kind === 'none' && !run.keepsHosts) return false;
+    free = takeSlots(free, slot.kind === 'none' ? hostsToKeep(free, run.hostTag ?? undefined) : [slot, ...slot.beside]);
+    if (run === present && slot.kind === 'host') granted = slot;
     else ahead.push(run);
-    return true;
+    return slot.kind === 'host';
   });
   return granted ?? { kind: 'none', reason: sayWhoIsFirst(asker, ahead) };
+}
+
+/** Slots that it takes. */
+export const slotsOf = ({ hostTag }: WaitingRun): number => tagsOf(hostTag ?? undefined).length;
+
+function sayCap(run: WaitingRun, cluster: string, most: number): string {
+  const slots = slotsOf(run);
+  if (slots > most) {
+    return `it needs ${slots} hosts at once, and a project may hold ${most === 1 ? 'one slot' : `${most} slots`} of cluster ${cluster}`;
+  }
+  return `project ${run.project} holds ${most === 1 ? 'its one slot' : `its ${most} slots`} of cluster ${cluster}`;
 }
 
 /**
@@ -130,29 +148,27 @@ export function whoIsNext(
   const { holdings, maxSlotsPerProject: most } = at;
   let free = at.hosts;
   return takeTurns(waiting, holdings, (run, held) => {
-    if (most !== null && held >= most) return false;
+    if (most !== null && held + slotsOf(run) > most) return false;
     const slot = chooseHost(free, run.hostTag ?? undefined, '');
-    if (slot.kind === 'none') return false;
-    free = takeSlot(free, slot);
-    return true;
+    if (slot.kind === 'host') free = takeSlots(free, [slot, ...slot.beside]);
+    else if (run.keepsHosts) free = takeSlots(free, hostsToKeep(free, run.hostTag ?? undefined));
+    return slot.kind === 'host';
   });
 }
 
 /** For a run that is not here: rather on a host that is of no use to the one that asks. */
 function reserve(run: WaitingRun, hosts: readonly HostOffer[], canAskerUse: (host: HostOffer) => boolean): HostChoice {
-  const hostTag = run.hostTag ?? undefined;
+  const ask = run.hostTag ?? undefined;
   const apart = hosts.filter((host) => !canAskerUse(host));
-  const choice = chooseHost(apart, hostTag, '');
-  return choice.kind === 'host' ? choice : chooseHost(hosts, hostTag, '');
-}
-
-function takeSlot(hosts: readonly HostOffer[], taken: { host: HostOffer; slot: number }): HostOffer[] {
-  const { host, slot } = taken;
-  return hosts.map((one) => (one.id === host.id ? { ...one, busySlots: [...one.busySlots, slot] } : one));
+  const choice = chooseHost(apart, ask, '');
+  return choice.kind === 'host' ? choice : chooseHost(hosts, ask, '');
 }
 
 function sayWhoIsFirst(asker: WaitingRun, ahead: readonly WaitingRun[]): string {
   const best = Math.min(...ahead.map((run) => run.priority));
+  if (best === asker.priority && ahead.some((run) => run.keepsHosts)) {
+    return 'it waits for its turn: the hosts are kept for a run that needs several at once';
+  }
   const who = best < asker.priority ? `a run of priority ${best}` : 'a project that holds fewer slots';
   return `it waits for its turn: ${who} comes first`;
 }

@@ -24,6 +24,7 @@ const CAUSES: Record<Cause, { outcome: Outcome; budget?: keyof RetryBudget }> = 
   'engine-unavailable': { outcome: 'errored', budget: 'infrastructure' },
   'container-lost': { outcome: 'errored', budget: 'infrastructure' },
   'host-lost': { outcome: 'errored', budget: 'infrastructure' },
+  'beside-lost': { outcome: 'errored', budget: 'infrastructure' },
   'artifact-upload': { outcome: 'errored' },
   internal: { outcome: 'errored' },
 };

@@ -1,8 +1,8 @@
 // Owns the one sentence that says why a run does not run yet, and what would let it: from rows, never guessed.
 // Pure. Called by the API for every run that is queued.
-import { matchesTag } from './host-tag';
+import { matchesTag, tagsOf } from './host-tag';
 import { sayBlueprint, type BlueprintStanding } from './on-demand';
-import { chooseHost, type HostOffer } from './placement';
+import { chooseHost, matchFree, type HostOffer } from './placement';
 
 export interface WaitingRun {
   cluster: string;
@@ -47,18 +47,27 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
     return `cluster ${name} ${cluster.closed}, ${rest}`;
   }
   if (run.forbidden !== undefined) return run.forbidden;
-  const onDemand = cluster.blueprints.map((one) => sayBlueprint(one, hostTag)).filter((said) => said !== null);
   if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
   const choice = chooseHost(cluster.hosts, hostTag, '');
-  const anyMatches = cluster.hosts.some((host) => matchesTag(host, hostTag));
+  const tags = tagsOf(hostTag);
+  const onDemand = sayOnDemand(cluster, hostTag);
+  const anyMatches = tags.every((tag) => cluster.hosts.some((host) => matchesTag(host, tag)));
   if (choice.kind === 'none') {
     // With a blueprint that fits, hosts that come near are of no interest.
-    const why = anyMatches || onDemand.length === 0 ? [choice.reason, ...onDemand] : onDemand;
+    const why = anyMatches || tags.length > 1 || onDemand.length === 0 ? [choice.reason, ...onDemand] : onDemand;
     return `${why.join('; ')}${anyMatches ? sayPlace(place, name) : ''}`;
   }
   return place && place.position > 1
     ? `others are before it${sayPlace(place, name)}`
     : `it is offered to the workers of cluster ${name} now`;
+}
+
+/** What blueprints do about the hosts that are missing: nothing, unless all of those can be made. */
+function sayOnDemand({ hosts, blueprints }: ClusterNow, ask: string | undefined): string[] {
+  const free = matchFree(hosts, ask);
+  const missing = tagsOf(ask).filter((_, at) => free[at] === undefined);
+  const said = missing.map((tag) => blueprints.map((one) => sayBlueprint(one, tag)).filter((some) => some !== null));
+  return said.some((some) => some.length === 0) ? [] : [...new Set(said.flat())];
 }
 
 function sayNobody(cluster: string, strangerId: string | undefined): string {

@@ -86,7 +86,7 @@ beforeAll(async () => {
     attempt: () => attemptApi,
   };
   const activities = makeJobActivities({
-    engines: { at: () => engine },
+    engines: { at: () => engine, borrow: () => ({ engine, direct: engine, close: () => undefined }) },
     api: api as unknown as WorkerApi,
     worker: WORKER,
     held: new Map(),

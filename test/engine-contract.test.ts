@@ -2,7 +2,7 @@
 // every byte of its output arrives once, and what is gone is gone. A real Docker engine, a real sshd, real processes.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { connect, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -277,6 +277,57 @@ lines' && ln -s /etc/passwd link && ln -s /etc folder && mkfifo pipe
       ['two\nlines', 4, 'two\n'],
     ]);
   }, 30_000);
+
+  test('H6 files pass both ways through the spool of a run: in pieces from any byte, whole or not at all, none through a link', async () => {
+    const name = nameOf();
+    const here = engine();
+    const script = `#!/bin/sh
+cd "$SLIPWAY_SPOOL/out" && printf 0123456789 >file && ln -s /etc/passwd link && mkfifo pipe && : >draft.new && mkdir folder
+until [ -e "$SLIPWAY_SPOOL/in/go" ]; do sleep 0.1; done
+cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2>/dev/null || echo "no place of its own"
+`;
+    const runDir = await here.makeRunDir(name, script, '#!/bin/sh\necho "the program of $0" | sed "s,of .*/,of ,"\n');
+    const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
+    await here.create({ ...none, name, image: TEST_IMAGE, runDir, hasSpool: true });
+    await here.start(name);
+    const of = async (side: string): Promise<string[]> =>
+      (await engine().spooled(name)).filter((one) => one.side === side).map((one) => `${one.name} ${one.sizeBytes}`);
+    await waitFor(async () => existsSync(join(root, name, 'out', 'folder')), { what: 'it has written' });
+    const taken = async (file: string, from: number): Promise<string> => {
+      const pieces: Buffer[] = [];
+      for await (const piece of engine().take(name, file, from)) pieces.push(piece);
+      return Buffer.concat(pieces).toString();
+    };
+    const bytes = randomBytes(3_000_001);
+
+    expect(await of('out')).toEqual(['file 10']);
+    expect([await taken('file', 0), await taken('file', 7), await taken('file', 10)]).toEqual([
+      '0123456789',
+      '789',
+      '',
+    ]);
+    await expect(taken('link', 0)).rejects.toMatchObject({ name: expect.stringMatching(/Error/) as string });
+    expect(await engine().put(name, 'bytes', bytes)).toBe(bytes.length);
+    expect(await engine().put(name, 'bytes', bytes.subarray(7))).toBe(bytes.length);
+    expect(readFileSync(join(root, name, 'in', 'bytes')).equals(bytes)).toBe(true);
+    expect(await of('in')).toEqual([`bytes ${bytes.length}`]);
+    await engine().put(name, 'go', Buffer.alloc(0));
+    const refused = DOCKER.includes(kind) ? 'no place of its own\n' : '';
+    expect(await follow(engine(), await found(engine(), name))).toBe(
+      `${bytes.length}\nthe program of slipway\n${refused}`,
+    );
+    await engine().discard(name, 'f');
+    await engine().discard(name, 'byt');
+    expect([existsSync(join(root, name, 'out', 'file')), existsSync(join(root, name, 'out', 'folder'))]).toEqual([
+      false,
+      false,
+    ]);
+    expect(await of('in')).toContain('go 0');
+    expect(await of('in')).not.toContain(`bytes ${bytes.length}`);
+    await engine().remove(name);
+    expect(await engine().spooled(name)).toEqual([]);
+    expect(readdirSync(root)).not.toContain(name);
+  }, 60_000);
 
   test('a script whose program is not there says so', async () => {
     const engineHere = engine();

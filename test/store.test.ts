@@ -32,7 +32,8 @@ import {
   releaseLease,
   type Holder,
 } from '../adapters/store/holders';
-import { listHosts, recordHost } from '../adapters/store/hosts';
+import { createHost, listHosts, recordHost } from '../adapters/store/hosts';
+import { listLeases } from '../adapters/store/lease-list';
 import { requestLease, type GrantedLease } from '../adapters/store/leases';
 import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
 import { queuePositions, readPriority } from '../adapters/store/queue';
@@ -49,6 +50,7 @@ import {
 } from '../adapters/store/runs';
 import { DEFAULT_TIMING } from '../domain/build-input';
 import { workerQueue } from '../domain/names';
+import type { SshReach } from '../domain/schemas/hosts';
 import type { Cause } from '../domain/schemas/words';
 import { freePort } from './setup/free-port';
 import {
@@ -516,9 +518,9 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(await Promise.all([abandoned, found, young, running].map(busy))).toEqual([0, 1, 1, 1]);
     });
 
-    test('H4 whatever workers and the orchestrator do at once: one live lease a slot, one an attempt, tokens rise', async () => {
+    test('H4 H9 whatever workers and the orchestrator do at once: one live lease a slot, one an attempt and name, all hosts of a run or none, tokens rise', async () => {
       type Event = {
-        kind: 'ask' | 'progress' | 'result' | 'retry' | 'release' | 'close-run' | 'close-attempt';
+        kind: 'ask' | 'progress' | 'result' | 'retry' | 'release' | 'give-back' | 'close-run' | 'close-attempt';
         run: number;
       };
       const kinds = [
@@ -529,6 +531,7 @@ describe.each(STORES)('on %s', (name, start) => {
         'result',
         'retry',
         'release',
+        'give-back',
         'close-run',
         'close-attempt',
       ] as const;
@@ -541,8 +544,11 @@ describe.each(STORES)('on %s', (name, start) => {
       );
       await fc.assert(
         fc.asyncProperty(events, async (batches) => {
-          const { runIds, cluster } = await makeBuild(db, { runs: range(4).map((at) => plannedRun(`run-${at}`)) });
+          const hosts = { left: 'board', right: 'board' };
+          const runs = range(4).map((at) => plannedRun(`run-${at}`, at > 2 ? { hosts } : {}));
+          const { runIds, cluster } = await makeBuild(db, { runs });
           const worker = await addHost(cluster, 'host', 2);
+          await addBoards(cluster, worker, 3);
           const held: Holder[][] = runIds.map(() => []);
           const attempts = runIds.map(() => 1);
 
@@ -565,7 +571,7 @@ describe.each(STORES)('on %s', (name, start) => {
           };
           for (const batch of batches) {
             await Promise.all(batch.map(carryOut));
-            await expectOneHolder(cluster, 2);
+            await expectOneHolder(cluster);
           }
           for (const holders of held) {
             const tokens = holders.map((one) => one.token);
@@ -577,10 +583,86 @@ describe.each(STORES)('on %s', (name, start) => {
       );
     }, 120_000);
 
+    /** Hosts of one slot each that the worker reaches. */
+    async function addBoards(cluster: string, worker: string, count: number): Promise<void> {
+      await sql`insert into workers (id, cluster, slots, version, enlisted_at, serves_hosts_at)
+        values (${worker}::uuid, ${cluster}, 1, '1', now(), now())`.execute(db);
+      for (const at of range(count)) {
+        const reach = { kind: 'ssh', address: 'a', port: 22, user: 'u', hostKeys: ['k'], dir: '/d', shell: '/bin/sh' };
+        await createHost(db, cluster, { name: `board-${at}`, labels: ['board'], slots: 1, reach: reach as SshReach });
+      }
+      await sql`update hosts set worker = ${worker}, last_seen_at = now() where cluster = ${cluster} and origin = 'listed'
+        `.execute(db);
+    }
+
+    test('H9 a run has its hosts and those beside it in one moment, keeps them when it asks again, and gives them back one by one', async () => {
+      const hosts = { left: 'board', right: 'board' };
+      const runs = range(2).map((at) => plannedRun(`run-${at}`, { hosts }));
+      const { runIds, cluster } = await makeBuild(db, { runs });
+      const worker = await addHost(cluster, 'host', 2);
+      await addBoards(cluster, worker, 3);
+      const leased = async (): Promise<string[]> =>
+        (await listLeases(db, { cluster, all: true, limit: 10 }))
+          .map((one) => `${one.name || '-'} ${one.state}`)
+          .sort();
+
+      const first = await granted(runIds[0]!, worker);
+      expect(first.beside?.map(({ name }) => name)).toEqual(['left', 'right']);
+      expect(await ask(runIds[1]!, worker)).toMatchObject({ kind: 'waiting' });
+      expect(await leased()).toEqual(['- granted', 'left granted', 'right granted']);
+      const again = await granted(runIds[0]!, worker);
+      expect(again.beside).toEqual(first.beside);
+      const holder = { runId: runIds[0]!, attempt: 1, cluster, token: again.token };
+      await recordProgress(db, holder, { state: 'preparing', starting: true });
+      expect(await leased()).toEqual(['- active', 'left active', 'right active']);
+      expect(await releaseLease(db, { ...holder, token: first.token }, 'left')).toBe(false);
+      expect(await releaseLease(db, holder, 'left')).toBe(true);
+      expect((await granted(runIds[0]!, worker)).beside?.map(({ name }) => name)).toEqual(['right']);
+      const last = await granted(runIds[0]!, worker);
+      await recordResult(db, { ...holder, token: last.token }, ok);
+      expect(await leased()).toEqual(['- releasing', 'left released', 'right releasing']);
+      const clean = await ask(runIds[0]!, worker);
+      expect(clean).toMatchObject({ kind: 'clean', beside: [{ name: 'right' }] });
+      await releaseLease(db, { ...holder, token: last.token }, 'right');
+      await releaseLease(db, { ...holder, token: last.token });
+      expect(await leased()).toEqual(['- released', 'left released', 'right released']);
+      expect((await granted(runIds[1]!, worker)).beside).toHaveLength(2);
+    });
+
+    test('H7 H9 a run whose worker is lost holds the other hosts until nothing of it is found there, or they are silent too', async () => {
+      const { runIds, cluster } = await makeBuild(db, {
+        runs: [plannedRun('one', { hosts: { a: 'board', b: 'board' } })],
+      });
+      const worker = await addHost(cluster, 'host', 1);
+      await addBoards(cluster, worker, 2);
+      const lease = await granted(runIds[0]!, worker);
+      const [a] = lease.beside ?? [];
+      await sql`update hosts set last_seen_at = 'epoch' where cluster = ${cluster} and name = ${a?.host ?? ''}`.execute(
+        db,
+      );
+      await closeAttempt(db, { runId: runIds[0]!, number: 1, cause: 'host-lost', message: 'lost' });
+      const states = async (): Promise<string[]> =>
+        (await listLeases(db, { cluster, all: true, limit: 10 }))
+          .map((one) => `${one.name || '-'} ${one.state}`)
+          .sort();
+      const attempt = { runId: runIds[0]!, attempt: 1 };
+
+      expect(await states()).toEqual(['- expired', 'a expired', 'b releasing']);
+      expect(await findOrphans(db, cluster, [attempt])).toEqual([attempt]);
+      await sql`update attempts set finished_at = now() - interval '1 hour' where run_id = ${runIds[0]!}::uuid`.execute(
+        db,
+      );
+      const boards = ['board-1', 'board-2'];
+      await releaseCleaned(db, { cluster, worker, hosts: boards }, [attempt]);
+      expect(await states()).toEqual(['- expired', 'a expired', 'b releasing']);
+      await releaseCleaned(db, { cluster, worker, hosts: boards }, []);
+      expect(await states()).toEqual(['- expired', 'a expired', 'b released']);
+    });
+
     /** A refusal by the token is fine; anything else fails the test. */
     async function tellAs(
       holder: Holder,
-      kind: 'progress' | 'result' | 'retry' | 'release',
+      kind: 'progress' | 'result' | 'retry' | 'release' | 'give-back',
       on: Database,
     ): Promise<void> {
       const said = {
@@ -588,22 +670,33 @@ describe.each(STORES)('on %s', (name, start) => {
         result: () => recordResult(on, holder, ok),
         retry: () => recordResult(on, holder, { cause: 'host-lost', message: '', exitCode: null }),
         release: () => releaseLease(on, holder),
+        'give-back': () => releaseLease(on, holder, 'left'),
       };
       await said[kind]().catch((error: unknown) => {
         if (!(error instanceof FencedError)) throw error;
       });
     }
 
-    async function expectOneHolder(cluster: string, slots: number): Promise<void> {
-      const { rows } = await sql<{ slot: number; run_id: string; attempt: number; ended: boolean; lease: string }>`
-        select l.slot, l.run_id, l.attempt, l.state as lease, a.state = 'finished' as ended from leases l
-        join attempts a on a.run_id = l.run_id and a.number = l.attempt
-        where l.host = ${`${cluster}/host`} and l.state in ('granted', 'active', 'releasing')`.execute(db);
+    async function expectOneHolder(cluster: string): Promise<void> {
+      const { rows } = await sql<Record<'slot' | 'attempt' | 'lease', string> & Record<'fits' | 'ended', boolean>>`
+        select l.host || ' ' || l.slot as slot, l.state as lease, l.slot <= h.slots as fits,
+          l.run_id || ' ' || l.attempt || ' ' || l.name as attempt, a.state = 'finished' as ended from leases l
+        join attempts a on a.run_id = l.run_id and a.number = l.attempt join hosts h on h.id = l.host
+        where h.cluster = ${cluster} and l.state in ('granted', 'active', 'releasing')`.execute(db);
       expect(new Set(rows.map((row) => row.slot)).size).toBe(rows.length);
-      expect(new Set(rows.map((row) => `${row.run_id}/${row.attempt}`)).size).toBe(rows.length);
-      expect(rows.every((row) => row.slot >= 1 && row.slot <= slots)).toBe(true);
+      expect(new Set(rows.map((row) => row.attempt)).size).toBe(rows.length);
+      expect(rows.filter((row) => !row.fits)).toEqual([]);
       // A live lease of an ended attempt only waits for its release.
       expect(rows.filter((row) => row.ended && row.lease !== 'releasing')).toEqual([]);
+      const { rows: partial } = await sql`
+        select run_id, leases.attempt, count(*) filter (where leases.name <> '') as beside from leases
+        join runs on runs.id = run_id join hosts h on h.id = leases.host where h.cluster = ${cluster}
+        group by run_id, leases.attempt, runs.id
+        having count(*) filter (where leases.name <> '')
+          <> count(*) filter (where leases.name = '') * case when runs.spec -> 'hosts' is not null then 2 else 0 end`.execute(
+        db,
+      );
+      expect(partial).toEqual([]);
     }
   });
 

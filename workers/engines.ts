@@ -49,6 +49,12 @@ export class Engines {
     return host === undefined || !reach ? this.own : this.open({ name: host, reach }).engine;
   }
 
+  /** That of a host which a run has beside its own, whoever serves it; to be closed by whoever asked. */
+  borrow({ name, reach }: ServedHost): Omit<KeptEngine, 'name' | 'reach'> {
+    const { direct, close } = this.connect(name, reach);
+    return { direct, engine: patient(direct), close };
+  }
+
   get served(): KeptEngine[] {
     return [...this.kept.values()];
   }

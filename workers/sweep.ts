@@ -2,7 +2,7 @@
 // needs any more. Called by cluster-worker.ts, before it takes any work and again and again.
 import type { JobPorts } from '../activities/job';
 import type { Engine } from '../adapters/engine';
-import { containerName, readContainerName } from '../domain/names';
+import { readContainerName } from '../domain/names';
 import type { AttemptKey } from '../domain/schemas/worker-api';
 import type { Engines } from './engines';
 import type { Makers } from './makers';
@@ -15,16 +15,15 @@ export async function sweep(ports: WorkerPorts, signal: AbortSignal): Promise<vo
   const own = { name: undefined, engine: ports.engines.own };
   const listed = ports.engines.served.map(({ name, direct: engine }) => ({ name, engine }));
   const looked = await Promise.all([own, ...listed].map(look));
-  const known = new Map(
-    [...looked.flatMap(({ found }) => found), ...ports.held.keys()].flatMap((name) => entryOf(name)),
-  );
+  const held = [...ports.held.keys()];
+  const known = new Map([...looked.flatMap(({ found }) => found), ...held].flatMap((name) => entryOf(name)));
   const hosts = looked.flatMap(({ name }) => name ?? []);
   const list = { worker, found: [...known.values()], ...(hosts.length > 0 ? { hosts } : {}) };
-  const orphans = await ports.api.orphans(list, signal);
-  for (const { runId, attempt } of orphans) {
-    const name = containerName(runId, attempt);
-    const where = looked.filter(({ found }) => found.includes(name));
-    if (!ports.held.has(name)) await Promise.all(where.map(({ engine }) => engine.remove(name)));
+  const orphans = new Set((await ports.api.orphans(list, signal)).map(keyOf));
+  const isHeld = (key: string): boolean => [...ports.held.keys()].some((name) => entryOf(name)[0]?.[0] === key);
+  for (const { engine, found } of looked) {
+    const left = found.filter((name) => entryOf(name).some(([key]) => orphans.has(key) && !isHeld(key)));
+    await Promise.all(left.map((name) => engine.remove(name)));
   }
 }
 
@@ -45,7 +44,10 @@ async function look({ name, engine }: Pick<Looked, 'name' | 'engine'>): Promise<
   }
 }
 
+const keyOf = ({ runId, attempt }: AttemptKey): string => `${runId} ${attempt}`;
+
+/** An attempt may have several containers, on several hosts. */
 function entryOf(name: string): [string, AttemptKey][] {
-  const key = readContainerName(name);
-  return key ? [[name, key]] : [];
+  const attempt = readContainerName(name);
+  return attempt ? [[keyOf(attempt), attempt]] : [];
 }

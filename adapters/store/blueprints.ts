@@ -5,8 +5,7 @@ import { sql } from 'kysely';
 import type { PutBlueprint } from '../../domain/schemas/blueprints';
 import type { MadePhase } from '../../domain/schemas/hosts';
 import type { Database } from './connect';
-import { MADE_PHASE } from './hosts';
-import { SERVES_HOSTS } from './kept-hosts';
+import { MADE_PHASE, SERVES_HOSTS } from './hosts';
 
 export interface BlueprintRow {
   id: string;

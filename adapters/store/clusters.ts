@@ -6,8 +6,7 @@ import type { CreateCluster, EditCluster, PublicKey } from '../../domain/schemas
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { ClusterAccess } from '../access-cache';
 import type { Database } from './connect';
-import { LIVE, UNKNOWN_MACHINE } from './hosts';
-import { SERVES_HOSTS } from './kept-hosts';
+import { LIVE, SERVES_HOSTS, UNKNOWN_MACHINE } from './hosts';
 import type { DrainFacts, PinnedRelease, Tables } from './tables';
 
 export interface ClusterRow {

@@ -34,7 +34,7 @@ export class FencedError extends Error {
 /** As SQL: whether its token is the live one of this attempt, and was granted in its cluster. Tokens alone are easily guessed. */
 export const isHolding = (holder: Holder, states: readonly (typeof LIVE)[number][]) => sql<boolean>`exists (
   select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
-    and attempt = ${holder.attempt} and state in (${sql.join(states)}) and ${ofCluster(holder.cluster)})`;
+    and attempt = ${holder.attempt} and name = '' and state in (${sql.join(states)}) and ${ofCluster(holder.cluster)})`;
 
 const isLive = (holder: Holder) => isHolding(holder, LIVE);
 
@@ -71,8 +71,8 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
       returning number, state
     ), activated as (
       update leases set state = 'active', why = 'its script is started'
-        where token = ${holder.token} and state = 'granted'
-        and ${progress.starting ?? false}
+        where run_id = ${holder.runId}::uuid and attempt = ${holder.attempt} and state = 'granted'
+        and ${progress.starting ?? false} and exists (select 1 from moved)
     ), proven as (
       update hosts set faults = 0, fault = null, quarantined_until = null
       where faults > 0 and ${progress.state === 'running'} and exists (select 1 from moved)
@@ -116,10 +116,14 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
   const { rows } = await sql<{ token: number }>`
     with ${lockedRun(holder)}, held as (
       update leases set state = 'releasing', why = ${`it ended: ${cause}`}::text
-      where token = ${holder.token} and run_id = ${holder.runId}::uuid
+      where token = ${holder.token} and run_id = ${holder.runId}::uuid and name = ''
         and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
         and ${ofCluster(holder.cluster)}
       returning token, host
+    ), beside as (
+      update leases set state = 'releasing', why = ${`the run ended: ${cause}`}::text
+      where run_id = ${holder.runId}::uuid and attempt = ${holder.attempt} and name <> '' and state in ('granted', 'active')
+        and exists (select 1 from held)
     ), blamed as (
       update hosts set ${quarantined(sql`${result.message}::text`)}
       where ${HOST_FAULTS.includes(cause)} and id = (select host from held)
@@ -172,13 +176,18 @@ async function whoCancelled(db: Database, holder: Holder): Promise<Cause> {
   return who?.failFast ? 'fail-fast' : 'cancel-requested';
 }
 
-/** Gives the slot back: said only after the container is gone. Idempotent. @returns false when it held none */
-export async function releaseLease(db: Database, holder: Holder): Promise<boolean> {
+/**
+ * Gives the slot back, or that of a host beside it: said only after nothing of the run is left there. Idempotent.
+ * @returns false when it held none
+ */
+export async function releaseLease(db: Database, holder: Holder, beside = ''): Promise<boolean> {
   const released = await db
     .updateTable('leases')
     .set({ state: 'released', ended_at: sql`now()`, why: 'nothing of it is left on the host' })
-    .where('token', '=', holder.token)
+    .where(beside === '' ? sql<boolean>`token = ${holder.token}` : isLive(holder))
     .where('run_id', '=', holder.runId)
+    .where('attempt', '=', holder.attempt)
+    .where('name', '=', beside)
     .where('state', 'in', LIVE)
     .where(ofCluster(holder.cluster))
     .executeTakeFirst();

@@ -31,6 +31,10 @@ const MAX_HOSTS_A_WORKER = 100;
 /** Silence after which a worker does not count as connected, ms; it says hello every 5 s. */
 export const SILENT_AFTER_MS = 15_000;
 
+/** Whether worker w serves hosts beside its own machine now. */
+export const SERVES_HOSTS = sql<boolean>`(w.enlisted_at is not null
+  and w.serves_hosts_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')`;
+
 export const UNKNOWN_MACHINE: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
 /** Nothing went wrong there lately. */
 const WELL = { faults: 0, fault: null, quarantined_until: null };
@@ -187,6 +191,8 @@ export interface HostRow {
   last_seen_at: Date;
   /** ms since the host was last heard, by its worker where it is not its machine */
   silent_ms: number;
+  /** Its worker serves hosts beside its own machine. */
+  serves_others: boolean;
   /** Null: no blueprint made it. */
   made: MadeFacts | null;
 }
@@ -244,6 +250,8 @@ export async function listHosts(
     .select([
       sql<boolean>`coalesce(quarantined_until > now(), false)`.as('is_quarantined'),
       sql<number>`(extract(epoch from now() - last_seen_at) * 1000)::float8`.as('silent_ms'),
+      sql<boolean>`exists (select 1 from workers w where w.cluster = hosts.cluster and w.id::text = hosts.worker
+        and ${SERVES_HOSTS})`.as('serves_others'),
       sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
         where leases.host = hosts.id and leases.state in ${LIVE})`.as('busy'),
       MADE.as('made'),
@@ -284,6 +292,8 @@ export function offerOf(host: HostRow, silentAfterMs: number): HostOffer {
     busySlots: host.busy,
     workerId: host.worker ?? '',
     notAccepting: whyRefused(host, silentAfterMs),
+    reachedBy: host.reach === null ? undefined : host.reach.kind === 'container' ? 'own' : 'any',
+    servesOthers: host.serves_others,
   };
 }
 

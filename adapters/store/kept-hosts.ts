@@ -4,7 +4,7 @@ import { sql, type RawBuilder } from 'kysely';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { HostProbe } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
-import { LIVE, NEVER, SILENT_AFTER_MS } from './hosts';
+import { LIVE, NEVER, SERVES_HOSTS, SILENT_AFTER_MS } from './hosts';
 
 export interface KeptHost {
   name: string;
@@ -14,10 +14,6 @@ export interface KeptHost {
 /** Whether the worker of a host is there. */
 const IS_SERVED = sql<boolean>`exists (select 1 from workers w where w.cluster = hosts.cluster and w.id::text = hosts.worker
   and w.enlisted_at is not null and w.last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')`;
-
-/** Whether worker w serves hosts beside its own machine now. */
-export const SERVES_HOSTS = sql<boolean>`(w.enlisted_at is not null
-  and w.serves_hosts_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')`;
 
 /** Whether a worker with this Docker engine (an id, or null) gets to a host: a container only by the engine that has it. */
 const canReach = (engine: RawBuilder<unknown>) => sql<boolean>`(hosts.reach is not null

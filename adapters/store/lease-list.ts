@@ -12,6 +12,8 @@ export interface LeaseRow {
   build: number;
   run: string;
   attempt: number;
+  /** By which the run calls it; empty: its own host. */
+  name: string;
   state: Tables['leases']['state'];
   holder: string | null;
   why: string | null;
@@ -32,7 +34,7 @@ export interface LeaseWish {
 /** Newest grant or change of supervisor first. */
 export async function listLeases(db: Database, { cluster, host, all, limit }: LeaseWish): Promise<LeaseRow[]> {
   const { rows } = await sql<LeaseRow>`
-    select l.token, h.cluster, h.name as host, l.slot, b.project, b.number as build, r.name as run, l.attempt, l.state,
+    select l.token, h.cluster, h.name as host, l.slot, b.project, b.number as build, r.name as run, l.attempt, l.name, l.state,
       l.holder, l.why, l.granted_at, l.deadline_at, l.ended_at, l.history
     from leases l join hosts h on h.id = l.host join runs r on r.id = l.run_id join builds b on b.id = r.build_id
     where (${all} or l.state in ('granted', 'active', 'releasing'))

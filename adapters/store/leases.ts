@@ -2,7 +2,7 @@
 // What their holders do is in holders.ts. Called by the API for workers only.
 import { sql, type Transaction } from 'kysely';
 import { whyForbidden, type ClusterRules, type Placement } from '../../domain/cluster-choice';
-import { askOf } from '../../domain/host-tag';
+import { askOf, sayAsk } from '../../domain/host-tag';
 import type { HostChoice } from '../../domain/placement';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { decideGrant } from '../../domain/queue-order';
@@ -11,6 +11,7 @@ import { workerQueue } from '../../domain/names';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
+import { findBeside, grantBeside, type HostBeside } from './beside';
 import { RULES, whyClosed } from './clusters';
 import type { Database } from './connect';
 import { listOffers } from './hosts';
@@ -44,6 +45,8 @@ export interface GrantedLease {
   host: string;
   /** How its worker reaches the host; absent: it is the worker's own machine. */
   reach?: Reach;
+  /** The others that it has, by the names that the run gives them; absent: none. */
+  beside?: HostBeside[];
   /** What to make the container from: the reference in the plan, or the digest that an earlier attempt ran. */
   image: string;
   leasedForMs: number;
@@ -60,7 +63,7 @@ export type LeaseAnswer =
   | { kind: 'cancelled' }
   | { kind: 'moved'; cluster: string; move: number }
   | { kind: 'foreign' }
-  | { kind: 'clean'; token: number; cause: Cause; host?: string; reach?: Reach }
+  | { kind: 'clean'; token: number; cause: Cause; host?: string; reach?: Reach; beside?: HostBeside[] }
   | { kind: 'ended'; cause: Cause };
 
 /**
@@ -75,8 +78,9 @@ export async function requestLease(db: Database, request: LeaseRequest): Promise
     const live = await findLive(tx, request);
     if ((live?.cluster ?? run.cluster) !== request.cluster) return notHere(run, request.cluster);
     if (live && live.worker !== request.worker) return followHost(live);
-    if (live?.state === 'finished') return cleaning(live);
-    if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token, request.worker) });
+    const beside = live && run.spec.hosts && (await findBeside(tx, request));
+    if (live?.state === 'finished') return cleaning(live, beside);
+    if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token, request.worker) }, beside);
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
     const ended = await findEnd(tx, request);
     if (ended || run.attempt > request.attempt) return { kind: 'ended', cause: ended ?? 'host-lost' };
@@ -169,6 +173,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
     ])
     .where('leases.run_id', '=', request.runId)
     .where('leases.attempt', '=', request.attempt)
+    .where('leases.name', '=', '')
     .where('leases.state', 'in', LIVE)
     .executeTakeFirst();
 }
@@ -221,11 +226,12 @@ function followHost({ cluster, host, worker }: LiveLease): LeaseAnswer {
   return { kind: 'waiting', reason: `no worker serves its host ${host} now; another of cluster ${cluster} will` };
 }
 
-function cleaning({ token, cause, host, reach }: LiveLease): LeaseAnswer {
-  return { kind: 'clean', token, cause: cause ?? 'internal', ...(reach ? { host, reach } : {}) };
+function cleaning({ token, cause, host, reach }: LiveLease, beside: HostBeside[] = []): LeaseAnswer {
+  const others = beside.length > 0 ? { beside } : {};
+  return { kind: 'clean', token, cause: cause ?? 'internal', ...(reach ? { host, reach } : {}), ...others };
 }
 
-function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
+function grantOf(run: LockedRun, live: LiveLease, beside: HostBeside[] = []): GrantedLease {
   return {
     kind: 'granted',
     token: live.token,
@@ -235,6 +241,7 @@ function grantOf(run: LockedRun, live: LiveLease): GrantedLease {
     spec: specForWorker(run.spec),
     host: live.host,
     ...(live.reach ? { reach: live.reach } : {}),
+    ...(beside.length > 0 ? { beside } : {}),
     image: live.image ?? run.spec.container,
     leasedForMs: live.leased_ms,
     silentForMs: live.silent_ms,
@@ -284,7 +291,16 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
   if (forbidden !== undefined) return putOff(tx, run, forbidden, 'no-slot-helps');
   const choice = await chooseSlot(tx, run, { ...request, maxSlotsPerProject: cluster.max_slots_per_project });
   if (choice.kind === 'none') return putOff(tx, run, choice.reason);
-  const { host, slot } = choice;
+  return take(tx, run, { request, choice });
+}
+
+/** Makes the leases of all hosts that were chosen. */
+async function take(
+  tx: Transaction<Tables>,
+  run: LockedRun,
+  { request, choice }: { request: LeaseRequest; choice: Extract<HostChoice, { kind: 'host' }> },
+): Promise<LeaseAnswer> {
+  const { host, slot, beside } = choice;
   const { rows } = await sql<{ token: number; reach: Reach | null; image: string | null }>`
     with moved as (
       update runs set state = 'leasing', attempt = ${request.attempt}, waiting = null, asked_at = null
@@ -311,8 +327,14 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     returning token, (select reach from hosts where id = leases.host) as reach, ${FIRST_IMAGE} as image`.execute(tx);
   const [lease] = rows;
   if (!lease) throw new Error('no token came back from the grant');
+  const others = await grantBeside(tx, request, {
+    slots: new Map(Object.keys(run.spec.hosts ?? {}).map((name, at) => [name, beside[at]!])),
+    holder: host.workerId,
+    why: sayWhy(run, request),
+    longestMs: longestMs(run.spec),
+  });
   if (host.workerId !== request.worker) return elsewhere(run.cluster, host.workerId);
-  return grantOf(run, {
+  const granted: LiveLease = {
     ...lease,
     cluster: run.cluster,
     host: host.name,
@@ -325,7 +347,8 @@ async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequ
     log_cap_bytes: request.logCapBytes,
     leased_ms: 0,
     silent_ms: 0,
-  });
+  };
+  return grantOf(run, granted, others);
 }
 
 /** Ids of hosts on which an earlier run worked on the same repository, so that its mirror is there. */
@@ -337,7 +360,7 @@ async function warmHosts(tx: Transaction<Tables>, { checkout }: PlannedRun): Pro
 
 function sayWhy({ project, number, name, spec }: LockedRun, { attempt }: LeaseRequest): string {
   const ask = askOf(spec);
-  return `attempt ${attempt} of ${project}/${number}/${name}${ask === undefined ? '' : ` asks for ${ask}`}`;
+  return `attempt ${attempt} of ${project}/${number}/${name}${ask === undefined ? '' : ` asks for ${sayAsk(ask)}`}`;
 }
 
 async function chooseSlot(
@@ -347,6 +370,9 @@ async function chooseSlot(
 ): Promise<HostChoice> {
   const { cluster, id, spec } = run;
   const { maxSlotsPerProject } = request;
+  if (spec.hosts && (await findBeside(tx, request)).length > 0) {
+    return { kind: 'none', reason: 'what it had on its other hosts is still being taken back' };
+  }
   const { hosts, freeSlots } = await listOffers(tx, cluster, request.silentAfterMs);
   const warm = await warmHosts(tx, spec);
   const waiting = freeSlots === 0 ? [] : await readWaiting(tx, { cluster, except: id, freeSlots });

@@ -310,4 +310,10 @@ export const MIGRATIONS: Record<string, Migration> = {
     create function note_lease() returns trigger language plpgsql as $note$ begin if tg_op = 'INSERT' or new.state <> old.state or new.token <> old.token then new.history := (case when jsonb_array_length(new.history) >= 50 then new.history - 1 else new.history end) || jsonb_build_object('at', now(), 'token', new.token, 'state', new.state, 'by', new.holder, 'why', new.why); end if; return new; end $note$;
     create trigger note_lease before insert or update on leases for each row execute function note_lease();
   `),
+  '0007-hosts-beside': statements(`
+    alter table leases add name text not null default '';
+    drop index one_live_lease_an_attempt;
+    create unique index one_live_lease_an_attempt on leases (run_id, attempt, name)
+      where state in ('granted', 'active', 'releasing');
+  `),
 };

@@ -11,8 +11,19 @@ import type { HostToMake, Make } from '../../domain/schemas/blueprints';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { FoundHosts } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
-import { engineOf, idOf, listOffers, LIVE, MADE_PHASE, NEVER, SILENT_AFTER_MS, UNKNOWN_MACHINE, USES } from './hosts';
-import { BACK_OFF, SERVES_HOSTS } from './kept-hosts';
+import {
+  engineOf,
+  idOf,
+  listOffers,
+  LIVE,
+  MADE_PHASE,
+  NEVER,
+  SERVES_HOSTS,
+  SILENT_AFTER_MS,
+  UNKNOWN_MACHINE,
+  USES,
+} from './hosts';
+import { BACK_OFF } from './kept-hosts';
 import { readHoldings, readWaiting, waitingRun } from './queue';
 import type { Tables } from './tables';
 

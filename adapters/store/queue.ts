@@ -2,6 +2,7 @@
 // Called inside the transaction that grants a lease, and by the API to say how long a queue is.
 import { sql, type RawBuilder, type Transaction } from 'kysely';
 import { agedPriority, DEFAULT_PRIORITY } from '../../domain/priority';
+import { tagsOf } from '../../domain/host-tag';
 import { takeTurns, whoIsNext, type Holdings, type WaitingRun } from '../../domain/queue-order';
 import type { Database } from './connect';
 import type { BuildKey } from './deliveries';
@@ -48,12 +49,13 @@ export interface WaitingRow {
 export function waitingRun(row: WaitingRow, ageStepMs: number): WaitingRun {
   const { id, project, host_tag: hostTag, waited_ms: waitedMs, unserved_ms: unservedMs, place } = row;
   const priority = place === 1 ? agedPriority(row.priority, unservedMs, ageStepMs) : row.priority;
-  return { id, project, hostTag, waitedMs, priority };
+  const keepsHosts = place === 1 && unservedMs >= ageStepMs && tagsOf(hostTag ?? undefined).length > 1;
+  return { id, project, hostTag, waitedMs, priority, keepsHosts };
 }
 
 /**
- * Runs of a cluster that asked lately and were told to wait. Of each line only as many as there are free slots: no more of
- * it can get one.
+ * Runs of a cluster that asked lately and were told to wait, and those that need several hosts, which may be kept for them.
+ * Of each line only as many as there are free slots: no more of it can get one.
  */
 export async function readWaiting(
   tx: Database | Transaction<Tables>,
@@ -67,7 +69,8 @@ export async function readWaiting(
           order by r.waiting_since, b.number, r.position))::int as place
       from runs r join builds b on b.id = r.build_id
       where r.cluster = ${at.cluster} and r.state = 'queued' and r.id is distinct from ${at.except}::uuid
-        and r.asked_at > now() - ${at.lately === false ? ANY_TIME_MS : ASKED_LATELY_MS} * interval '1 millisecond'
+        and r.asked_at > now() - (case when strpos(r.host_tag, chr(10)) > 0 then ${ANY_TIME_MS}::float8
+          else ${at.lately === false ? ANY_TIME_MS : ASKED_LATELY_MS}::float8 end) * interval '1 millisecond'
         and r.cancel_requested_at is null and b.cancel_requested_at is null
     ) as asked where place <= ${at.freeSlots}`.execute(tx);
   return rows;

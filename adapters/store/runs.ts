@@ -2,7 +2,7 @@
 // Called by the API and by the orchestrator's activities; leases.ts moves them while a worker holds them.
 // Whatever changes a run and its attempts, leases or build locks the run first, several runs by id: else PostgreSQL finds
 // deadlocks (11 of 150 closes that met a result).
-import { sql, type Transaction } from 'kysely';
+import { sql, type RawBuilder, type Transaction } from 'kysely';
 import type { Placement } from '../../domain/cluster-choice';
 import { outcomeOf } from '../../domain/verdict';
 import type { LogGap } from '../../domain/schemas/api';
@@ -10,6 +10,7 @@ import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
 import { lostOutput } from './holders';
+import { SILENT_AFTER_MS } from './hosts';
 import { handOverHost } from './kept-hosts';
 import type { Tables } from './tables';
 
@@ -153,6 +154,17 @@ export interface ClosedRun {
 }
 
 /**
+ * Of a lease that nobody holds any more. A host that the run had beside its own is given back once its worker finds nothing
+ * of it there; only when it is silent too, nobody waits for that.
+ */
+const ended = (why: RawBuilder<unknown>) => {
+  const isThere = sql`(leases.name <> '' and exists (select 1 from hosts h where h.id = leases.host
+    and h.last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond'))`;
+  return sql`state = case when ${isThere} then 'releasing' else 'expired' end,
+    ended_at = case when ${isThere} then null else now() end, why = ${why}`;
+};
+
+/**
  * Finishes runs that no worker will finish: never started, or their worker is gone. Whatever attempt is open ends too,
  * and its lease expires, which fences the worker that held it. Idempotent: a finished run keeps its outcome.
  */
@@ -166,7 +178,7 @@ export async function closeRuns(db: Database, closed: readonly ClosedRun[]): Pro
       with closing as (
         select * from jsonb_to_recordset(${rows}::jsonb) as c ("runId" uuid, cause text, outcome text, message text)
       ), fenced as (
-        update leases set state = 'expired', ended_at = now(), why = closing.cause from closing
+        update leases set ${ended(sql`closing.cause`)} from closing
         where leases.run_id = closing."runId" and leases.state in ('granted', 'active', 'releasing')
       ), ended as (
         update attempts set state = 'finished', outcome = closing.outcome, cause = closing.cause,
@@ -198,7 +210,7 @@ export async function closeAttempt(
     await lockRuns(tx, [attempt.runId]);
     await sql`
       with fenced as (
-        update leases set state = 'expired', ended_at = now(), why = ${`${attempt.cause}: ${attempt.message}`}::text
+        update leases set ${ended(sql`${`${attempt.cause}: ${attempt.message}`}::text`)}
         where run_id = ${attempt.runId}::uuid
           and attempt = ${attempt.number} and state in ('granted', 'active', 'releasing')
       ), ended as (

@@ -264,6 +264,8 @@ export interface Tables {
     token: Generated<number>;
     run_id: string;
     attempt: number;
+    /** By which the run calls a host that it has beside its own; empty: its own, whose token is that of the attempt. */
+    name: Generated<string>;
     host: string;
     slot: number;
     state: 'granted' | 'active' | 'releasing' | 'released' | 'expired';

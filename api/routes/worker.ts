@@ -104,7 +104,8 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.post(`${attempt}/release`, async (request, response) => {
     const holder = holderOf(request, response);
-    const isForeigner = !(await releaseLease(context.db, holder)) && (await isForeign(context.db, holder));
+    const { beside } = shapes.ReleaseQuery.parse(request.query);
+    const isForeigner = !(await releaseLease(context.db, holder, beside)) && (await isForeign(context.db, holder));
     if (isForeigner) throw new WorkerRefusal('foreign-attempt', holder.runId);
     response.json({});
   });

@@ -182,6 +182,7 @@ export const LeaseSummary = z.strictObject({
   build: count,
   run: z.string(),
   attempt: count,
+  name: z.string().nullable().describe('by which the run calls a host that it has beside its own; null: its own'),
   state: z.enum(['granted', 'active', 'releasing', 'released', 'expired']),
   worker: z.string().nullable(),
   why: z.string().nullable().describe('what its newest change was for'),

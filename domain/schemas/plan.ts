@@ -48,6 +48,10 @@ export const PlannedRun = z.strictObject({
   capDrop: z.array(z.string()),
   cluster: z.string().optional().describe('cluster that the file names; absent: placement finds one'),
   hostTag: z.string().optional().describe('lower-case glob over host name and labels; absent: any host'),
+  hosts: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe('name → lower-case host-tag of each host that it has beside its own; absent: none'),
   script: z.string().describe('program text, executed as a file'),
   env: z.record(z.string(), z.string()).describe('merged parameters, see docs/project-file.md'),
   checkout: Checkout.optional().describe('absent: /repo is empty'),

@@ -77,6 +77,14 @@ const Resources = z.strictObject({
 });
 
 const Capabilities = z.array(z.string().regex(/^[A-Za-z_]+$/, 'write a Linux capability, e.g. NET_ADMIN'));
+const MOST_HOSTS_BESIDE = 5;
+const HostsBeside = z
+  .record(
+    z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, 'name a host with a-z 0-9 -, a letter first, 32 characters at most'),
+    text(256).describe('host-tag'),
+  )
+  .refine((hosts) => Object.keys(hosts).length > 0, 'name one host or more, e.g. {board: arm64}')
+  .refine((hosts) => Object.keys(hosts).length <= MOST_HOSTS_BESIDE, `name ${MOST_HOSTS_BESIDE} hosts at most`);
 const timeout = () => numberFrom(0.001, 43_200);
 
 const priority = () => wholeFrom(1, 5).optional();
@@ -106,6 +114,9 @@ const settings = {
   'cap-drop': Capabilities.optional().describe('Linux capabilities to drop'),
   cluster: cluster().describe('cluster that takes it; default: as in the trigger, else in the file, else placed'),
   'host-tag': text(256).optional().describe('glob over host name and labels, case ignored; default: any host'),
+  hosts: HostsBeside.optional().describe(
+    'name → host-tag of further hosts that it has at the same time, 5 at most, for slipway on, copy and release',
+  ),
   params: Params.optional().describe('environment variables; values are taken as written'),
   timeout: timeout().optional().describe('minutes, 0.001 to 43200, fractions allowed; default: that of the file'),
   checkout: flag()

@@ -35,6 +35,7 @@ export const Cause = z.enum([
   'engine-unavailable',
   'container-lost',
   'host-lost',
+  'beside-lost',
   'artifact-upload',
   'internal',
 ]);

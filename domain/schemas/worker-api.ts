@@ -80,6 +80,12 @@ export const LeaseAsk = z.strictObject({
 });
 export type LeaseAsk = z.infer<typeof LeaseAsk>;
 
+const HostsBeside = z
+  .array(z.strictObject({ name: z.string(), host: z.string(), reach: Reach.nullable() }))
+  .optional()
+  .describe('hosts that it has beside that one, by the names that the run gives them; absent: none');
+export type HostBeside = NonNullable<z.infer<typeof HostsBeside>>[number];
+
 export const Lease = z.strictObject({
   kind: z.literal('granted'),
   token: count.describe('fencing token; every later call names it'),
@@ -90,6 +96,7 @@ export const Lease = z.strictObject({
   spec: PlannedRun,
   host: z.string(),
   reach: Reach.optional().describe('of a listed host; absent: it is the machine of the worker'),
+  beside: HostsBeside,
   image: z.string().describe('what to make the container from: the reference, or the digest of an earlier attempt'),
   leasedForMs: count.describe('ms since the slot was granted'),
   silentForMs: count.describe('ms since the script started or its last output came home'),
@@ -115,6 +122,7 @@ export const LeaseReply = z.discriminatedUnion('kind', [
     cause: Cause.describe('how the attempt ended; its container may still be there'),
     host: z.string().optional().describe('a listed host; absent: it is the machine of the worker'),
     reach: Reach.optional(),
+    beside: HostsBeside,
   }),
   z.strictObject({ kind: z.literal('ended'), cause: Cause }),
 ]);
@@ -122,6 +130,9 @@ export type LeaseReply = z.infer<typeof LeaseReply>;
 
 /** Query of every call about one attempt. */
 export const HolderQuery = z.object({ token: z.coerce.number().int().positive() });
+export const ReleaseQuery = z.object({
+  beside: z.string().default('').describe('name of a host beside its own; empty: its own'),
+});
 
 export const Progress = z.strictObject({
   state: RunState.extract(['preparing', 'running', 'collecting']),

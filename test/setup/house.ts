@@ -317,7 +317,8 @@ export class House {
   private async standing(project: string, number: number): Promise<string> {
     const asked = [`/v1/projects/${project}/builds/${number}`, '/v1/workers', '/v1/clusters'];
     const answers = await Promise.all(asked.map((path) => this.call('GET', path).then(JSON.stringify, String)));
-    return [...answers, ...[...this.members.keys()].map((name) => `--- ${name}\n${this.log(name)}`)].join('\n');
+    const started = [...this.members].filter(([, { child }]) => child).map(([name]) => name);
+    return [...answers, ...started.map((name) => `--- ${name}\n${this.log(name)}`)].join('\n');
   }
 
   /** Waits for a run to be in a state, e.g. `running`. */

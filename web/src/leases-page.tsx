@@ -70,6 +70,7 @@ function LeaseRow({ lease }: { lease: LeaseSummary }) {
           {project} #{build} {run}
         </a>
         {attempt === 1 ? null : `, attempt ${attempt}`}
+        {lease.name === null ? null : `, as ${lease.name}`}
       </td>
       <td class="wide-only muted">
         <ol class="plain-list">

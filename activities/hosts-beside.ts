@@ -1,0 +1,328 @@
+// Owns the hosts that a run has beside its own, from the first script there to the last file: what its script asks of them
+// is carried over and the answers back, through the spools on both sides. Whatever is known lies on the hosts, so that a
+// supervisor that comes after a killed one goes on in the middle of a file. Called by supervise.ts and job.ts.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { containerName } from '../domain/names';
+import type { AttemptKey } from '../domain/schemas/worker-api';
+import type { Engine, EngineError, EngineErrorReason, SpoolFile } from '../adapters/engine';
+import type { AttemptApi } from '../adapters/worker-api';
+
+/** How often it is looked what a script asks for, ms. */
+const ROUND_MS = 200;
+/** How often it is looked what an ask has come to: first, and once it takes longer, ms. */
+const LOOK_MS = { first: 50, most: 500 };
+/** A piece of a file on its way, bytes. */
+const PIECE_BYTES = 4 * 1024 * 1024;
+/** A host that is not reached for longer is lost, ms. */
+const AWAY_LIMIT_MS = 120_000;
+const RETRY_MS = 1_000;
+
+/** A host as its run calls it. Its engines refuse whoever comes with an older token. */
+export interface HostBeside {
+  name: string;
+  /** As its cluster calls it. */
+  host: string;
+  /** Where it is reached by others; null: that cannot be told. */
+  address: string | null;
+  engine: Engine;
+  /** The same without patience. */
+  direct: Engine;
+}
+
+/** What went wrong on a host beside that of its run. `message` names it. */
+export class HostBesideError extends Error {
+  override readonly name = 'HostBesideError';
+  constructor(
+    readonly reason: EngineErrorReason,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const isEngineError = (error: unknown): error is EngineError => (error as Error).name === 'EngineError';
+
+/** Another holder is no fault of the host. */
+function asBesideError(error: unknown, { name, host }: HostBeside): unknown {
+  if (!isEngineError(error) || error.reason === 'fenced') return error;
+  return new HostBesideError(error.reason, `host ${name} (${host}): ${error.message}`);
+}
+
+/** Variables by which a script knows its other hosts. */
+export function besideEnv(hosts: readonly HostBeside[]): Record<string, string> {
+  if (hosts.length === 0) return {};
+  const addresses = hosts.flatMap(({ name, address }) =>
+    address === null ? [] : [[`H_ADDRESS_${name.toUpperCase().replaceAll('-', '_')}`, address]],
+  );
+  return { H_HOSTS: hosts.map(({ name }) => name).join(' '), ...(Object.fromEntries(addresses) as object) };
+}
+
+/**
+ * Removes what is there of an attempt and gives the hosts back. One that is not reached is left to the sweep of its worker.
+ * @throws whatever says that somebody else is the holder
+ */
+export async function giveBack(
+  hosts: readonly HostBeside[],
+  { runId, attempt }: AttemptKey,
+  api: Pick<AttemptApi, 'release'>,
+): Promise<void> {
+  await Promise.all(
+    hosts.map(async ({ name, direct }) => {
+      try {
+        await direct.remove(containerName(runId, attempt, name));
+      } catch (error) {
+        if (isEngineError(error) && error.reason !== 'fenced') return;
+        throw error;
+      }
+      await api.release(name);
+    }),
+  );
+}
+
+interface Ask {
+  id: string;
+  host: string;
+  kind: 'ask' | 'release';
+}
+
+export class HostsBeside {
+  private readonly hosts: Map<string, HostBeside>;
+  /** Being given back. */
+  private readonly leaving = new Set<string>();
+
+  constructor(
+    hosts: readonly HostBeside[],
+    private readonly at: AttemptKey & { detach: AbortSignal },
+    private readonly api: Pick<AttemptApi, 'release'>,
+  ) {
+    this.hosts = new Map(hosts.map((host) => [host.name, host]));
+  }
+
+  private nameOn({ name }: HostBeside): string {
+    return containerName(this.at.runId, this.at.attempt, name);
+  }
+
+  /** Has the program that serves the script run on every host. @param make creates a container there @throws HostBesideError */
+  async begin(make: (host: HostBeside, name: string) => Promise<unknown>, given: AbortSignal): Promise<void> {
+    await this.each(async (host) => {
+      const found = await host.engine.find(this.nameOn(host));
+      if (found?.state === 'exited') throw this.lost(host);
+      if (!found) await make(host, this.nameOn(host));
+      given.throwIfAborted();
+      await host.engine.start(this.nameOn(host));
+    });
+  }
+
+  /** One after the other has ended, whatever went wrong with one of them: nothing is made behind the back of a cleanup. */
+  private async each(body: (host: HostBeside) => Promise<void>): Promise<void> {
+    const hosts = [...this.hosts.values()];
+    const ends = await Promise.allSettled(hosts.map(body));
+    ends.forEach((end, at) => {
+      if (end.status === 'rejected') throw asBesideError(end.reason, hosts[at]!);
+    });
+  }
+
+  private lost({ name, host }: HostBeside): HostBesideError {
+    return new HostBesideError('no-such-container', `host ${name} (${host}): what served the run there is gone`);
+  }
+
+  /**
+   * Does what the script asks for, until told that it is over. @param own the run's own container
+   * @throws HostBesideError when a host is lost
+   */
+  async serve(own: Side, over: AbortSignal): Promise<void> {
+    if (this.hosts.size === 0) return;
+    const failing = new AbortController();
+    const fail = (error: unknown): void => failing.abort(error);
+    const signal = AbortSignal.any([over, this.at.detach, failing.signal]);
+    await this.readLeaving(own, signal).catch(fail);
+    for (const host of this.hosts.values()) this.watch(host, signal).catch(fail);
+    const open = new Map<string, Promise<void>>();
+    while (!signal.aborted) {
+      await this.round(own, { open, signal, fail }).catch(fail);
+      await sleep(ROUND_MS, undefined, { signal }).catch(() => undefined);
+    }
+    if (failing.signal.aborted && !over.aborted && !this.at.detach.aborted) throw failing.signal.reason;
+  }
+
+  /** Those that an earlier supervisor was giving back when it was ended: they may be gone. */
+  private async readLeaving(own: Side, signal: AbortSignal): Promise<void> {
+    const files = await retried(() => own.engine.spooled(own.name), signal);
+    for (const { kind, host } of readAsks(files)) if (kind === 'release') this.leaving.add(host);
+  }
+
+  private async round(
+    own: Side,
+    { open, signal, fail }: { open: Map<string, Promise<void>>; signal: AbortSignal; fail: (error: unknown) => void },
+  ): Promise<void> {
+    const files = await retried(() => own.engine.spooled(own.name), signal);
+    for (const ask of readAsks(files)) {
+      if (!open.has(ask.id)) open.set(ask.id, this.answer(own, ask, signal).catch(fail));
+    }
+    for (const id of readDone(files)) {
+      await open.get(id);
+      await retried(() => own.engine.discard(own.name, `${id}.`), signal);
+      open.delete(id);
+    }
+  }
+
+  /** @throws HostBesideError when it ends before it is given back */
+  private async watch(host: HostBeside, signal: AbortSignal): Promise<void> {
+    const isOver = (): boolean => signal.aborted || this.leaving.has(host.name);
+    try {
+      const found = await host.engine.find(this.nameOn(host));
+      if (found) await host.engine.wait(found, { signal, onRestart: () => undefined });
+    } catch (error) {
+      if (!isOver()) throw asBesideError(error, host);
+    }
+    if (!isOver()) throw this.lost(host);
+  }
+
+  private async answer(own: Side, ask: Ask, signal: AbortSignal): Promise<void> {
+    const host = this.hosts.get(ask.host);
+    if (!host) return this.refuse(own, ask, signal);
+    if (ask.kind === 'release') {
+      this.leaving.add(host.name);
+      await giveBack([host], this.at, this.api);
+      this.hosts.delete(host.name);
+      await retried(() => own.engine.put(own.name, `${ask.id}.exit`, Buffer.from('0\n')), signal);
+      return;
+    }
+    const there: Side = { engine: host.engine, name: this.nameOn(host) };
+    try {
+      await retried(() => carry(own, there, { ...ask, signal }), signal);
+    } catch (error) {
+      if (!this.leaving.has(host.name)) throw asBesideError(error, host);
+      await this.refuse(own, ask, signal);
+    }
+  }
+
+  private async refuse(own: Side, { id, host, kind }: Ask, signal: AbortSignal): Promise<void> {
+    const message = Buffer.from(`slipway: host ${host} was given back already\n`);
+    const code = kind === 'release' ? '0\n' : '2\n';
+    await retried(async () => {
+      if (kind === 'ask') await own.engine.put(own.name, `${id}.e.${padded(0)}`, message);
+      await own.engine.put(own.name, `${id}.exit`, Buffer.from(code));
+    }, signal);
+  }
+}
+
+/** An engine, and the name of a container there. */
+export interface Side {
+  engine: Engine;
+  name: string;
+}
+
+/** Not those that were answered: their end is there. */
+function readAsks(files: readonly SpoolFile[]): Ask[] {
+  const ended = new Set(
+    files.filter(({ side, name }) => side === 'in' && name.endsWith('.exit')).map((file) => file.name),
+  );
+  return files.flatMap(({ side, name }) => {
+    const [, id, host, kind] = /^(\d+(?:-\d+)?)\.([a-z][a-z0-9-]*)\.(ask|release)$/.exec(name) ?? [];
+    if (side !== 'out' || id === undefined || host === undefined || ended.has(`${id}.exit`)) return [];
+    return [{ id, host, kind: kind as Ask['kind'] }];
+  });
+}
+
+function readDone(files: readonly SpoolFile[]): string[] {
+  return files.flatMap(({ side, name }) => (side === 'out' ? (/^(\d+(?:-\d+)?)\.done$/.exec(name)?.[1] ?? []) : []));
+}
+
+/** Takes one ask over and its answer back; goes on wherever an earlier call of it was ended. */
+async function carry(own: Side, there: Side, { id, host, signal }: Ask & { signal: AbortSignal }): Promise<void> {
+  const tar = { file: `${id}.tar`, as: `${id}.p.` };
+  await pass({ from: own, to: there, ...tar }, await list(own));
+  const text = await readAll(own.engine.take(own.name, `${id}.${host}.ask`, 0));
+  await there.engine.put(there.name, `${id}.ask`, text);
+  const output = ['o', 'e'].map((stream): Passage => {
+    return { from: there, to: own, file: `${id}.${stream}`, as: `${id}.${stream}.` };
+  });
+  const isOver = (files: readonly SpoolFile[]): boolean => sizeOf(files, `${id}.exit`) > 0;
+  let pauseMs = LOOK_MS.first;
+  for (let files = await list(there); !isOver(files); files = await list(there)) {
+    for (const passage of output) await pass(passage, files);
+    await sleep(pauseMs, undefined, { signal });
+    pauseMs = Math.min(pauseMs * 1.3, LOOK_MS.most);
+  }
+  // Listed anew: what was written just before the end.
+  const files = await list(there);
+  for (const passage of [...output, { from: there, to: own, ...tar }]) await pass(passage, files);
+  const exit = await readAll(there.engine.take(there.name, `${id}.exit`, 0));
+  await own.engine.put(own.name, `${id}.exit`, exit);
+  await there.engine.discard(there.name, `${id}.`);
+}
+
+const list = ({ engine, name }: Side): Promise<SpoolFile[]> => engine.spooled(name);
+
+interface Passage {
+  from: Side;
+  to: Side;
+  /** What the one side writes. */
+  file: string;
+  /** How the names of its pieces begin on the other. */
+  as: string;
+  /** Bytes that are there; absent: not known yet. */
+  at?: number;
+}
+
+/** Takes over what is not there yet of a file, in pieces that are named by their first byte. @param files of the side that writes */
+async function pass(passage: Passage, files: readonly SpoolFile[]): Promise<void> {
+  const { from, to, file, as } = passage;
+  const sizeBytes = sizeOf(files, file);
+  while ((passage.at ?? 0) < sizeBytes) {
+    passage.at ??= homeOf(await list(to), as);
+    for await (const piece of inPieces(from.engine.take(from.name, file, passage.at))) {
+      const there = await to.engine.put(to.name, `${as}${padded(passage.at)}`, piece);
+      passage.at += piece.length;
+      if (there === piece.length) continue;
+      // A supervisor that was believed dead has put another piece there: go on behind that one.
+      passage.at = undefined;
+      break;
+    }
+  }
+}
+
+/** Of what a run wrote, bytes; 0: it is not there. */
+const sizeOf = (files: readonly SpoolFile[], file: string): number =>
+  files.find(({ side, name }) => side === 'out' && name === file)?.sizeBytes ?? 0;
+
+/** Of all pieces of a file that were put there, bytes. */
+const homeOf = (files: readonly SpoolFile[], as: string): number =>
+  files.reduce((sum, one) => sum + (one.side === 'in' && one.name.startsWith(as) ? one.sizeBytes : 0), 0);
+
+async function* inPieces(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let held: Buffer[] = [];
+  let bytes = 0;
+  for await (const piece of source) {
+    held.push(piece);
+    bytes += piece.length;
+    if (bytes < PIECE_BYTES) continue;
+    yield Buffer.concat(held);
+    [held, bytes] = [[], 0];
+  }
+  if (bytes > 0) yield Buffer.concat(held);
+}
+
+async function readAll(source: AsyncIterable<Buffer>): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  for await (const piece of source) pieces.push(piece);
+  return Buffer.concat(pieces);
+}
+
+/** As the program on the host counts. */
+const padded = (byte: number): string => String(byte).padStart(15, '0');
+
+/** Again and again while a host is away; every call can be repeated. */
+async function retried<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  const giveUpAtMs = performance.now() + AWAY_LIMIT_MS;
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      const isAway = isEngineError(error) && error.reason === 'engine-unavailable';
+      if (signal.aborted || !isAway || performance.now() > giveUpAtMs) throw error;
+    }
+    await sleep(RETRY_MS, undefined, { signal });
+  }
+}

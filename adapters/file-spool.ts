@@ -1,0 +1,69 @@
+// Owns the spool of a run on the worker's own disk: files that pass between a run in a container and its supervisor.
+// In `out` the container writes, and what it plants there is not trusted; `in` it can only read. Called by docker-engine.ts.
+import { randomUUID } from 'node:crypto';
+import { chmod, link, lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { openPlain } from './archive-files';
+import type { SpoolFile } from './engine';
+
+const SIDES = ['in', 'out'] as const;
+
+/** Makes the folders of a spool, and the program by which the run uses it. */
+export async function makeSpool(dir: string, program: string): Promise<void> {
+  for (const part of [...SIDES, 'bin']) await mkdir(join(dir, part), { recursive: true });
+  // The user inside the container is not ours.
+  await chmod(join(dir, 'out'), 0o777);
+  await writeFile(join(dir, 'bin', 'slipway'), program, { mode: 0o755 });
+}
+
+export class FileSpool {
+  /** @param dir folder of the run */
+  constructor(private readonly dir: string) {}
+
+  async list(): Promise<SpoolFile[]> {
+    const files: SpoolFile[] = [];
+    for (const side of SIDES) {
+      for (const name of (await this.names(side)).filter((one) => !one.endsWith('.new')).sort()) {
+        const found = await lstat(join(this.dir, side, name)).catch(() => undefined);
+        if (found?.isFile()) files.push({ side, name, sizeBytes: found.size });
+      }
+    }
+    return files;
+  }
+
+  async take(name: string, fromByte: number): Promise<AsyncIterable<Buffer>> {
+    const file = await openPlain(join(this.dir, 'out', name));
+    if ((await file.stat()).isFile()) return file.createReadStream({ start: fromByte }) as AsyncIterable<Buffer>;
+    await file.close();
+    throw new Error(`${name} is no plain file`);
+  }
+
+  async put(name: string, bytes: Uint8Array): Promise<number> {
+    const draft = join(this.dir, `put.${randomUUID()}`);
+    const file = join(this.dir, 'in', name);
+    try {
+      await writeFile(draft, bytes);
+      await link(draft, file);
+      return bytes.length;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      return (await lstat(file)).size;
+    } finally {
+      await rm(draft, { force: true });
+    }
+  }
+
+  async discard(prefix: string): Promise<void> {
+    for (const side of SIDES) {
+      const names = (await this.names(side)).filter((name) => name.startsWith(prefix));
+      await Promise.all(names.map((name) => rm(join(this.dir, side, name), { force: true, recursive: true })));
+    }
+  }
+
+  private async names(side: SpoolFile['side']): Promise<string[]> {
+    return readdir(join(this.dir, side)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return [];
+      throw error;
+    });
+  }
+}

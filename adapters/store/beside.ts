@@ -1,0 +1,53 @@
+// Owns the leases of hosts that an attempt has beside its own: granted with it in one transaction, all of them or none, and
+// found again for whoever supervises it. Called by leases.ts.
+import { sql, type Transaction } from 'kysely';
+import type { Slot } from '../../domain/placement';
+import type { Reach } from '../../domain/schemas/hosts';
+import type { AttemptKey } from '../../domain/schemas/worker-api';
+import type { Tables } from './tables';
+
+const LIVE = ['granted', 'active', 'releasing'] as const;
+
+export interface HostBeside {
+  name: string;
+  host: string;
+  /** Null: it cannot be reached any more. */
+  reach: Reach | null;
+}
+/** Those of an attempt that were not given back before it. */
+export async function findBeside(tx: Transaction<Tables>, { runId, attempt }: AttemptKey): Promise<HostBeside[]> {
+  return tx
+    .selectFrom('leases')
+    .innerJoin('hosts', 'hosts.id', 'leases.host')
+    .select(['leases.name', 'hosts.name as host', 'hosts.reach'])
+    .where('leases.run_id', '=', runId)
+    .where('leases.attempt', '=', attempt)
+    .where('leases.name', '<>', '')
+    .where('leases.state', 'in', LIVE)
+    .orderBy('leases.name')
+    .execute();
+}
+
+export interface GrantBeside {
+  /** By the name that the run gives to each host. */
+  slots: ReadonlyMap<string, Slot>;
+  /** Id of the worker that is to supervise. */
+  holder: string;
+  why: string;
+  longestMs: number;
+}
+
+export async function grantBeside(
+  tx: Transaction<Tables>,
+  { runId, attempt }: AttemptKey,
+  { slots, holder, why, longestMs }: GrantBeside,
+): Promise<HostBeside[]> {
+  if (slots.size === 0) return [];
+  const rows = [...slots].map(([name, { host, slot }]) => ({ name, host: host.id, slot }));
+  await sql`
+    insert into leases (run_id, attempt, name, host, slot, holder, why, deadline_at)
+    select ${runId}::uuid, ${attempt}, b.name, b.host, b.slot, ${holder}, ${why}::text || ', as ' || b.name,
+      now() + ${longestMs} * interval '1 millisecond'
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as b (name text, host text, slot int)`.execute(tx);
+  return findBeside(tx, { runId, attempt });
+}
