@@ -1,6 +1,7 @@
 // Owns the hosts that a run has beside its own, from the first script there to the last file: what its script asks of them
 // is carried over and the answers back, through the spools on both sides. Whatever is known lies on the hosts, so that a
 // supervisor that comes after a killed one goes on in the middle of a file. Called by supervise.ts and job.ts.
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { containerName } from '../domain/names';
 import type { AttemptKey } from '../domain/schemas/worker-api';
@@ -83,7 +84,11 @@ interface Ask {
   id: string;
   host: string;
   kind: 'ask' | 'release';
+  sizeBytes: number;
 }
+
+/** Of what a script asks for: a command and its arguments, bytes. */
+const MOST_ASK = 4 * 1024 * 1024;
 
 export class HostsBeside {
   private readonly hosts: Map<string, HostBeside>;
@@ -131,10 +136,11 @@ export class HostsBeside {
    * @throws HostBesideError when a host is lost
    */
   async serve(own: Side, over: AbortSignal): Promise<void> {
-    if (this.hosts.size === 0) return;
     const failing = new AbortController();
     const fail = (error: unknown): void => failing.abort(error);
     const signal = AbortSignal.any([over, this.at.detach, failing.signal]);
+    // As many wait as the script has asks under way.
+    setMaxListeners(0, signal);
     await this.readLeaving(own, signal).catch(fail);
     for (const host of this.hosts.values()) this.watch(host, signal).catch(fail);
     const open = new Map<string, Promise<void>>();
@@ -180,7 +186,8 @@ export class HostsBeside {
 
   private async answer(own: Side, ask: Ask, signal: AbortSignal): Promise<void> {
     const host = this.hosts.get(ask.host);
-    if (!host) return this.refuse(own, ask, signal);
+    if (!host) return this.refuse(own, ask, { why: `host ${ask.host} was given back already`, signal });
+    if (ask.sizeBytes > MOST_ASK) return this.refuse(own, ask, { why: 'the command is longer than 4 MiB', signal });
     if (ask.kind === 'release') {
       this.leaving.add(host.name);
       await giveBack([host], this.at, this.api);
@@ -193,15 +200,18 @@ export class HostsBeside {
       await retried(() => carry(own, there, { ...ask, signal }), signal);
     } catch (error) {
       if (!this.leaving.has(host.name)) throw asBesideError(error, host);
-      await this.refuse(own, ask, signal);
+      await this.refuse(own, ask, { why: `host ${ask.host} was given back meanwhile`, signal });
     }
   }
 
-  private async refuse(own: Side, { id, host, kind }: Ask, signal: AbortSignal): Promise<void> {
-    const message = Buffer.from(`slipway: host ${host} was given back already\n`);
+  private async refuse(
+    own: Side,
+    { id, kind }: Ask,
+    { why, signal }: { why: string; signal: AbortSignal },
+  ): Promise<void> {
     const code = kind === 'release' ? '0\n' : '2\n';
     await retried(async () => {
-      if (kind === 'ask') await own.engine.put(own.name, `${id}.e.${padded(0)}`, message);
+      if (kind === 'ask') await own.engine.put(own.name, `${id}.e.${padded(0)}`, Buffer.from(`slipway: ${why}\n`));
       await own.engine.put(own.name, `${id}.exit`, Buffer.from(code));
     }, signal);
   }
@@ -218,10 +228,10 @@ function readAsks(files: readonly SpoolFile[]): Ask[] {
   const ended = new Set(
     files.filter(({ side, name }) => side === 'in' && name.endsWith('.exit')).map((file) => file.name),
   );
-  return files.flatMap(({ side, name }) => {
+  return files.flatMap(({ side, name, sizeBytes }) => {
     const [, id, host, kind] = /^(\d+(?:-\d+)?)\.([a-z][a-z0-9-]*)\.(ask|release)$/.exec(name) ?? [];
     if (side !== 'out' || id === undefined || host === undefined || ended.has(`${id}.exit`)) return [];
-    return [{ id, host, kind: kind as Ask['kind'] }];
+    return [{ id, host, kind: kind as Ask['kind'], sizeBytes }];
   });
 }
 
@@ -233,7 +243,7 @@ function readDone(files: readonly SpoolFile[]): string[] {
 async function carry(own: Side, there: Side, { id, host, signal }: Ask & { signal: AbortSignal }): Promise<void> {
   const tar = { file: `${id}.tar`, as: `${id}.p.` };
   await pass({ from: own, to: there, ...tar }, await list(own));
-  const text = await readAll(own.engine.take(own.name, `${id}.${host}.ask`, 0));
+  const text = await readHead(own.engine.take(own.name, `${id}.${host}.ask`, 0), MOST_ASK);
   await there.engine.put(there.name, `${id}.ask`, text);
   const output = ['o', 'e'].map((stream): Passage => {
     return { from: there, to: own, file: `${id}.${stream}`, as: `${id}.${stream}.` };
@@ -248,7 +258,7 @@ async function carry(own: Side, there: Side, { id, host, signal }: Ask & { signa
   // Listed anew: what was written just before the end.
   const files = await list(there);
   for (const passage of [...output, { from: there, to: own, ...tar }]) await pass(passage, files);
-  const exit = await readAll(there.engine.take(there.name, `${id}.exit`, 0));
+  const exit = await readHead(there.engine.take(there.name, `${id}.exit`, 0), MOST_EXIT);
   await own.engine.put(own.name, `${id}.exit`, exit);
   await there.engine.discard(there.name, `${id}.`);
 }
@@ -304,10 +314,19 @@ async function* inPieces(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> 
   if (bytes > 0) yield Buffer.concat(held);
 }
 
-async function readAll(source: AsyncIterable<Buffer>): Promise<Buffer> {
+/** Of an exit code with its line end, bytes. */
+const MOST_EXIT = 8;
+
+/** What a run writes is its own affair: no more of it than that is kept in mind. */
+async function readHead(source: AsyncIterable<Buffer>, most: number): Promise<Buffer> {
   const pieces: Buffer[] = [];
-  for await (const piece of source) pieces.push(piece);
-  return Buffer.concat(pieces);
+  let bytes = 0;
+  for await (const piece of source) {
+    pieces.push(piece);
+    bytes += piece.length;
+    if (bytes >= most) break;
+  }
+  return Buffer.concat(pieces).subarray(0, most);
 }
 
 /** As the program on the host counts. */

@@ -57,7 +57,8 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
     const fromByte = Math.min(lease.logBytes, capOf(lease.logCapBytes).headBytes);
     const source = ports.engine.follow(container, { fromByte, signal: at.detach, exited });
     let besideLost: HostBesideError | undefined;
-    void beside.serve({ engine: ports.engine, name: at.name }, over.signal).catch((error: HostBesideError) => {
+    const serving = lease.spec.hosts && beside.serve({ engine: ports.engine, name: at.name }, over.signal);
+    serving?.catch((error: HostBesideError) => {
       besideLost = error;
       watch.stop('beside-lost');
     });

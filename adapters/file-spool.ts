@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { openPlain } from './archive-files';
 import type { SpoolFile } from './engine';
 
+/** On one side: whoever has more has not written them for us. */
+const MOST_FILES = 100_000;
 const SIDES = ['in', 'out'] as const;
 
 /** Makes the folders of a spool, and the program by which the run uses it. */
@@ -61,9 +63,11 @@ export class FileSpool {
   }
 
   private async names(side: SpoolFile['side']): Promise<string[]> {
-    return readdir(join(this.dir, side)).catch((error: NodeJS.ErrnoException) => {
+    const names = await readdir(join(this.dir, side)).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return [];
       throw error;
     });
+    if (names.length > MOST_FILES) throw new Error(`there are more than ${MOST_FILES} files`);
+    return names;
   }
 }

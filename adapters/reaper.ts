@@ -2,6 +2,7 @@
 // to Temporal, and leases past their deadline on silent hosts. Never by age alone.
 // Called by the orchestrator every few seconds; repeating it is harmless.
 import type { Cause } from '../domain/schemas/words';
+import { expireBeside } from './store/beside';
 import { finishBuild } from './store/builds';
 import type { Database } from './store/connect';
 import {
@@ -31,6 +32,7 @@ export async function sweepAbandoned(ports: ReaperPorts): Promise<void> {
     const message = 'its lease ran out while its worker was silent';
     await closeAttempt(db, { runId, number, cause: 'host-lost', message });
   }
+  await expireBeside(db, SILENT_AFTER_MS);
   for (const build of await buildsToCheck(db)) {
     await settle(ports, build, await temporal.fateOf(build));
   }

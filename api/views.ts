@@ -4,6 +4,7 @@ import { apiPath, buildWorkflowId, encodePath, pagePath, tracePath } from '../do
 import { buildStatus, isBad, runStatus } from '../domain/verdict';
 import type * as api from '../domain/schemas/api';
 import { Outcome } from '../domain/schemas/words';
+import type { AttemptBeside } from '../adapters/store/beside';
 import type { BuildRow } from '../adapters/store/builds';
 import { SILENT_AFTER_MS, type HostRow } from '../adapters/store/hosts';
 import type { ProjectRow } from '../adapters/store/projects';
@@ -97,7 +98,8 @@ export function viewRun(row: RunRow, place: RunPlace, links: Links): api.RunSumm
   };
 }
 
-export function viewAttempt(row: AttemptRow): api.Attempt {
+/** @param beside of all attempts of its run */
+export function viewAttempt(row: AttemptRow, beside: readonly AttemptBeside[]): api.Attempt {
   return {
     number: row.number,
     state: row.state,
@@ -106,6 +108,7 @@ export function viewAttempt(row: AttemptRow): api.Attempt {
     message: row.message,
     exitCode: row.exit_code,
     host: row.host,
+    hostsBeside: beside.flatMap(({ attempt, name, host }) => (attempt === row.number ? [{ name, host }] : [])),
     worker: row.worker,
     containerId: row.container_id,
     imageDigest: row.image_digest,

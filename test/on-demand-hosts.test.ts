@@ -103,6 +103,23 @@ test('H2 hosts appear for waiting work, as many as are needed, and go when they 
   expect(await blueprint('burst')).toMatchObject({ hosts: { starting: 0, ready: 0, ending: 0 }, costPerHourNow: 0 });
 }, 180_000);
 
+test('H2 H9 for a run that needs several hosts all that are missing are made, and end after it', async () => {
+  await put('duo', { most: 2 });
+  const script = '#!/bin/sh\nfor host in $H_HOSTS; do slipway on $host -- sh -c \'echo "$H_HOST on $H_WORKER"\'; done';
+  const boxes = oneRun(script).replace('script: work', 'script: work\n        hosts: { left: duo, right: duo }');
+  await house.project('duo', boxes);
+  await house.trigger('duo');
+  const build = await house.finished('duo', 1, 90_000);
+  const { attempts } = await house.run('duo', 1, 'work');
+  const [left, right] = attempts[0]?.hostsBeside ?? [];
+
+  expect(build.status).toBe('passed');
+  expect(await house.logOf('duo', 1, 'work')).toBe(`left on ${left?.host}\nright on ${right?.host}\n`);
+  expect([left?.host, right?.host].map((host) => /^duo-[0-9a-f]{8}$/.test(host ?? ''))).toEqual([true, true]);
+  expect(left?.host).not.toBe(right?.host);
+  await isGone('duo');
+}, 180_000);
+
 test('H2 each host is a workflow, which tells in its trace what became of it', async () => {
   await put('traced', { minReady: 1 });
   const [host] = await isReady('traced', 1);

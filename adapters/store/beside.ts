@@ -1,9 +1,10 @@
 // Owns the leases of hosts that an attempt has beside its own: granted with it in one transaction, all of them or none, and
-// found again for whoever supervises it. Called by leases.ts.
+// found again for whoever supervises it. Called by leases.ts, by the API, and by the orchestrator's sweep.
 import { sql, type Transaction } from 'kysely';
 import type { Slot } from '../../domain/placement';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { AttemptKey } from '../../domain/schemas/worker-api';
+import type { Database } from './connect';
 import type { Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -50,4 +51,30 @@ export async function grantBeside(
       now() + ${longestMs} * interval '1 millisecond'
     from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as b (name text, host text, slot int)`.execute(tx);
   return findBeside(tx, { runId, attempt });
+}
+
+/** Gives up what an ended attempt left on hosts that are silent: their worker would find it, but there is none. */
+export async function expireBeside(db: Database, silentAfterMs: number): Promise<void> {
+  await sql`
+    update leases set state = 'expired', ended_at = now(), why = 'its host is silent' from hosts h
+    where leases.name <> '' and leases.state = 'releasing' and h.id = leases.host
+      and h.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'`.execute(db);
+}
+
+export interface AttemptBeside {
+  attempt: number;
+  name: string;
+  host: string;
+}
+
+/** All hosts that the attempts of a run ever had beside their own. */
+export async function listBeside(db: Database, runId: string): Promise<AttemptBeside[]> {
+  return db
+    .selectFrom('leases')
+    .innerJoin('hosts', 'hosts.id', 'leases.host')
+    .select(['leases.attempt', 'leases.name', 'hosts.name as host'])
+    .where('leases.run_id', '=', runId)
+    .where('leases.name', '<>', '')
+    .orderBy('leases.name')
+    .execute();
 }

@@ -2,6 +2,7 @@
 import { Router } from 'express';
 import { z } from 'zod';
 import { deliverCancels, dispatchStored } from '../../adapters/outbox';
+import { listBeside } from '../../adapters/store/beside';
 import { listBuilds, readBuild, readPlan, requestBuildCancel, type BuildRow } from '../../adapters/store/builds';
 import { listHosts } from '../../adapters/store/hosts';
 import { beginRerun } from '../../adapters/store/reruns';
@@ -153,8 +154,9 @@ async function answerBuild(context: ApiContext, row: BuildRow): Promise<shapes.B
 
 async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run> {
   const row = await requireRun(context, path);
-  const [attempts, artifacts, build] = await Promise.all([
+  const [attempts, beside, artifacts, build] = await Promise.all([
     listAttempts(context.db, row.id),
+    row.spec.hosts ? listBeside(context.db, row.id) : [],
     listArtifacts(context.db, row.id, row.attempt),
     requireBuild(context, path),
   ]);
@@ -167,7 +169,7 @@ async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run
     project: build.project,
     build: build.number,
     spec: row.spec,
-    attempts: attempts.map(viewAttempt),
+    attempts: attempts.map((attempt) => viewAttempt(attempt, beside)),
     artifacts: artifacts.map((artifact) => viewArtifact(artifact, artifactPlace, context.links)),
     trace: viewBuild(build, context.links).urls.trace,
   };

@@ -159,6 +159,9 @@ export const Attempt = z.strictObject({
   message: z.string(),
   exitCode: z.number().int().nullable(),
   host: z.string().nullable(),
+  hostsBeside: z
+    .array(z.strictObject({ name: z.string().describe('by which the run calls it'), host: z.string() }))
+    .describe('that it had at the same time'),
   worker: z.string().nullable(),
   containerId: z.string().nullable(),
   imageDigest: z.string().nullable(),

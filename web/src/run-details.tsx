@@ -78,6 +78,11 @@ function AttemptFacts({ attempt, attempts }: { attempt: Attempt; attempts: numbe
         <Fact name="Outcome">{joinFacts([attempt.outcome ?? attempt.state, attempt.message], ': ')}</Fact>
       )}
       <Fact name="Host">{attempt.host ?? 'none yet'}</Fact>
+      {attempt.hostsBeside.map(({ name, host }) => (
+        <Fact key={name} name={`Host ${name}`}>
+          {host}
+        </Fact>
+      ))}
       {attempt.worker === null ? null : (
         <Fact name="Worker">
           <span class="clip">{attempt.worker}</span>
