@@ -30,7 +30,8 @@ export async function supervise(
   const name = containerName(at.runId, at.attempt);
   try {
     const verdict = await attempt(ports, lease, { ...at, name }).catch((error: unknown) => judgeError(error, at));
-    await ports.api.result(verdict);
+    const { isHeld } = await ports.api.result(verdict);
+    if (isHeld) return verdict;
     await ports.engine.remove(name);
     await giveBack(ports.beside, at, ports.api);
     await ports.api.release();

@@ -28,7 +28,8 @@ export interface AttemptApi {
   /** @returns where the log ends now */
   appendLog(startByte: number, bytes: Buffer, signal?: AbortSignal): Promise<number>;
   putArtifact(file: ArchivedFile, signal?: AbortSignal): Promise<shapes.Stored>;
-  result(result: shapes.Result): Promise<void>;
+  /** @returns whether what the attempt left is to be kept as it is */
+  result(result: shapes.Result): Promise<{ isHeld: boolean }>;
   /** Of its own host, or of one beside it. */
   release(beside?: string): Promise<void>;
 }
@@ -109,7 +110,8 @@ export class WorkerApi {
         return this.read(shapes.Stored, { method: 'PUT', path: path('artifacts', query), body, signal });
       },
       result: async (result) => {
-        await this.call({ method: 'POST', path: path('result'), json: result });
+        const reply = await this.read(shapes.ResultReply, { method: 'POST', path: path('result'), json: result });
+        return { isHeld: typeof reply.heldUntil === 'string' };
       },
       release: async (beside) => {
         const query = beside === undefined ? '' : `&beside=${encodeURIComponent(beside)}`;

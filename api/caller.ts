@@ -64,6 +64,12 @@ async function readCaller(context: ApiContext, request: Request, intent: Intent)
   return { name: actor, organisation: token.role === 'admin' ? null : token.organisation };
 }
 
+/** Who does what everybody may do: by their token, where they show one. @throws Refusal 401 with one that does not count */
+export async function nameCaller(context: ApiContext, request: Request, intent: Intent): Promise<Caller> {
+  if (request.get('authorization') === undefined) return { name: '-', organisation: null };
+  return readCaller(context, request, intent);
+}
+
 async function refuse(
   context: ApiContext,
   { actor, action, subject }: Intent & { actor: string },

@@ -11,6 +11,7 @@ import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
 import { blueprintRoutes } from './routes/blueprints';
 import { buildRoutes } from './routes/builds';
+import { holdRoutes } from './routes/holds';
 import { clusterRoutes } from './routes/clusters';
 import { healthRoutes } from './routes/health';
 import { hostRoutes } from './routes/hosts';
@@ -31,7 +32,13 @@ export function makeApp(context: ApiContext): Express {
   app.use(healthRoutes(context));
   app.use(workerRoutes(context), clusterRoutes(context), maintenanceRoutes(context), tokenRoutes(context));
   app.use(releaseRoutes(context), hostRoutes(context), blueprintRoutes(context));
-  app.use(projectRoutes(context), buildRoutes(context), logRoutes(context), artifactRoutes(context));
+  app.use(
+    projectRoutes(context),
+    buildRoutes(context),
+    holdRoutes(context),
+    logRoutes(context),
+    artifactRoutes(context),
+  );
   if (!context.triggersApart) app.use(triggerRoutes(context));
   app.use('/v1', unknownRoute);
   servePage(app);

@@ -222,8 +222,15 @@ export class Client {
     return this.read(shapes.Run, `${apiPath.run(project, number, run)}/cancel`, { method: 'POST' });
   }
 
-  rerun(project: string, number: number, runs: shapes.RerunRequest['runs']): Promise<shapes.Build> {
-    return this.read(shapes.Build, `${apiPath.build(project, number)}/rerun`, { method: 'POST', body: { runs } });
+  rerun(project: string, number: number, wish: shapes.RerunRequest): Promise<shapes.Build> {
+    return this.read(shapes.Build, `${apiPath.build(project, number)}/rerun`, { method: 'POST', body: wish });
+  }
+
+  /** Keeps what a failed run left for so long from now on. @param minutes undefined: no longer */
+  hold({ project, number, run }: RunPlace, minutes: number | undefined): Promise<shapes.Run> {
+    const path = `${apiPath.run(project, number, run)}/hold`;
+    const how: How = minutes === undefined ? { method: 'DELETE' } : { method: 'POST', body: { minutes } };
+    return this.read(shapes.Run, path, how);
   }
 
   /** The log as it is now. @param offset negative: so many bytes from the end */

@@ -80,6 +80,7 @@ export interface RunOptions extends PlanOptions {
   project?: string;
   cluster?: string;
   reason?: string;
+  hold?: number;
 }
 
 /** Plans, stores the project, triggers a build and follows it; the exit code is the verdict. */
@@ -102,12 +103,14 @@ export async function run(
     priority: options.priority,
     reason: options.reason ?? 'slipway run',
     cluster: options.cluster,
+    hold: options.hold,
   };
   const build = await client.trigger(project.data, request, randomUUID());
   return follow(client, build, { isJson: options.json ?? false, output });
 }
 
 export interface RerunOptions {
+  hold?: number;
   failed?: boolean;
   json?: boolean;
 }
@@ -122,8 +125,23 @@ export async function rerun(
   if (options.failed && name !== undefined) {
     throw new CommandError('--failed is for whole builds; leave out the name of the run', EXIT.usage);
   }
-  const build = await client.rerun(project, number, name === undefined ? (options.failed ? 'failed' : 'all') : [name]);
+  const runs = name === undefined ? (options.failed ? 'failed' : 'all') : [name];
+  const build = await client.rerun(project, number, { runs, hold: options.hold });
   return follow(client, build, { isJson: options.json ?? false, output });
+}
+
+/** Keeps what a failed run left for longer, or (`end`) gives its hosts back. */
+export async function hold(
+  client: Client,
+  text: string,
+  { options, output }: { options: { minutes: number; end?: boolean }; output: Output },
+): Promise<number> {
+  const place = await requireRunPlace(client, text);
+  const { heldUntil, host } = await client.hold(place, options.end ? undefined : options.minutes);
+  output.out(
+    heldUntil === null ? `${text} gives host ${host} back` : `${text} is held on host ${host} until ${heldUntil}`,
+  );
+  return EXIT.passed;
 }
 
 async function follow(

@@ -13,6 +13,7 @@ import {
   cancel,
   log,
   plan,
+  hold,
   rerun,
   run,
   validate,
@@ -34,6 +35,11 @@ const collect = (value: string, all: string[]): string[] => [...all, value];
 const readPriority = (text: string): number => {
   if (!/^[1-5]$/.test(text)) throw new InvalidArgumentError('Use 1 (first) to 5 (last).');
   return Number(text);
+};
+const readMinutes = (text: string): number => {
+  const minutes = /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  if (minutes < 1 || minutes > 1440) throw new InvalidArgumentError('Use 1 to 1440 minutes.');
+  return minutes;
 };
 const client = (options: { server?: string }): Client => {
   const settings = readSettings();
@@ -74,6 +80,7 @@ program
   .option('-p, --param <NAME=VALUE>', 'parameter, may be repeated', collect, [])
   .option('--cluster <name>', 'cluster that takes all its runs; default: placed by the server')
   .option('--priority <n>', 'of all runs, 1 (first) to 5 (last); default: as in the file', readPriority)
+  .option('--hold <minutes>', 'keep the hosts of runs that fail, 1 to 1440; default: as in the file', readMinutes)
   .option('--reason <text>', 'shown with the build')
   .option('--json', 'print the finished build as JSON and nothing else')
   .option('--server <url>', 'address of the API')
@@ -133,10 +140,22 @@ program
   .description('run a finished build again, or one run of it, as further attempts; exits with the verdict')
   .argument('<place>', 'PROJECT/NUMBER or PROJECT/NUMBER/RUN; runs that need it are run again as well')
   .option('--failed', 'only what did not pass')
+  .option('--hold <minutes>', 'keep the hosts of runs that fail, 1 to 1440; default: as in the file', readMinutes)
   .option('--json', 'print the finished build as JSON and nothing else')
   .option('--server <url>', 'address of the API')
   .action(async (place: string, options: RerunOptions & { server?: string }) => {
     finish(await rerun(client(options), place, { options, output: terminal }));
+  });
+
+program
+  .command('hold')
+  .description('keep what a failed run left on its hosts for longer, or give them back; for runs that are held already')
+  .argument('<place>', 'PROJECT/NUMBER/RUN; the run may be left out when there is one only')
+  .option('--minutes <n>', 'from now on, 1 to 1440', readMinutes, 60)
+  .option('--end', 'give the hosts back now')
+  .option('--server <url>', 'address of the API')
+  .action(async (place: string, options: { minutes: number; end?: boolean; server?: string }) => {
+    finish(await hold(client(options), place, { options, output: terminal }));
   });
 
 program

@@ -93,3 +93,8 @@ export const DEFAULT_TIMING = {
   askAgainMs: { first: 500, most: 6 * HOUR_MS, factor: 4 },
   ageStepMs: 10 * MINUTE_MS,
 } satisfies BuildTiming;
+
+/** A lease that is older has outlived every limit of its run; the sweep takes it back once its host is silent as well. */
+export function longestMs({ startTimeoutMs, timeoutMs }: Pick<BuildRun, 'startTimeoutMs' | 'timeoutMs'>): number {
+  return (startTimeoutMs ?? DEFAULT_LIMITS.startMs) + timeoutMs + DEFAULT_TIMING.runMarginMs;
+}

@@ -236,6 +236,7 @@ function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRu
     script: file.scripts[settings.script] ?? '',
     timeoutMs: toMs(settings.timeout ?? file.timeout),
     ...planLimits(file, settings),
+    holdMs: toMs(settings.hold ?? file.hold ?? 0) || undefined,
     priority: caller.priority ?? settings.priority ?? trigger.priority ?? file.priority,
     resources: withoutUndefined({
       cpus: settings.resources?.cpus,

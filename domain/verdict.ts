@@ -37,6 +37,11 @@ export function budgetOf(cause: Cause): keyof RetryBudget | undefined {
   return CAUSES[cause].budget;
 }
 
+/** Whether people may want to look at what the script left: it ran, and did not end well. */
+export function isWorthHolding(cause: Cause): boolean {
+  return CAUSES[cause].outcome === 'failed' || cause === 'run-timeout' || cause === 'idle-timeout';
+}
+
 /** The outcome that a cause stands for. */
 export function outcomeOf(cause: Cause): Outcome {
   return CAUSES[cause].outcome;

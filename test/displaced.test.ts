@@ -66,7 +66,7 @@ const attemptApi: AttemptApi = {
   },
   appendLog: async (start, bytes) => start + bytes.length,
   putArtifact: async (file) => ({ path: file.path, sizeBytes: file.sizeBytes, digest: '' }) as never,
-  result: async () => undefined,
+  result: async () => ({ isHeld: false }),
   release: async () => undefined,
 };
 

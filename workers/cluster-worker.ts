@@ -1,5 +1,6 @@
 // Owns a worker of a cluster: takes the cluster's new work and the follow-ups to itself, and says hello to the API.
 // Holds no credential but the key of its cluster. Loaded by cluster.ts.
+import { setMaxListeners } from 'node:events';
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -40,6 +41,8 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
   const sign = makeTokenSigner(key, { cluster, worker: id });
   const server = serverOf(settings);
   const leaving = new AbortController();
+  // Each run under way listens.
+  setMaxListeners(0, leaving.signal);
   const engines = new Engines(settings, lastAliveAt);
   const ports: WorkerPorts = {
     engines,

@@ -5,6 +5,7 @@ import type { Slot } from '../../domain/placement';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { AttemptKey } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
+import { isHeld } from './holds';
 import type { Tables } from './tables';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -57,7 +58,7 @@ export async function grantBeside(
 export async function expireBeside(db: Database, silentAfterMs: number): Promise<void> {
   await sql`
     update leases set state = 'expired', ended_at = now(), why = 'its host is silent' from hosts h
-    where leases.name <> '' and leases.state = 'releasing' and h.id = leases.host
+    where leases.name <> '' and leases.state = 'releasing' and not ${isHeld('leases')} and h.id = leases.host
       and h.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'`.execute(db);
 }
 

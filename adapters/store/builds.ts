@@ -25,6 +25,8 @@ export interface NewBuild {
   idempotencyKey: string | null;
   /** Tells a repeated request from another request under the same key. */
   requestDigest: string;
+  /** For which the hosts of its failed runs are kept, ms; absent: as in their specs. */
+  holdMs?: number;
 }
 export interface BuildRow {
   id: string;
@@ -88,10 +90,11 @@ function insertBuild(db: Database, build: NewBuild) {
       update projects set last_number = last_number + 1 where name = ${build.project} returning last_number
     ), built as (
       insert into builds (id, project, number, trigger, params, reason, definition, plan_jobs, plan_digest,
-                          idempotency_key, request_digest, timeout_ms)
+                          idempotency_key, request_digest, timeout_ms, hold_ms)
       select ${build.id}::uuid, ${build.project}, last_number::int, ${build.plan.trigger}, ${JSON.stringify(build.params)}::jsonb,
              ${build.reason}, ${build.definition}, ${JSON.stringify(build.plan.jobs)}::jsonb, ${build.planDigest},
-             ${build.idempotencyKey}, ${build.requestDigest}, ${build.plan.buildTimeoutMs ?? null}::bigint
+             ${build.idempotencyKey}, ${build.requestDigest}, ${build.plan.buildTimeoutMs ?? null}::bigint,
+             ${build.holdMs ?? null}::int
       from numbered
       returning id, number, created_at
     ), planned as (

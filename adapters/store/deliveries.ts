@@ -2,6 +2,7 @@
 // nobody drives any more. Called by adapters/outbox.ts and adapters/reaper.ts.
 import { sql } from 'kysely';
 import type { Database } from './connect';
+import { isHeld } from './holds';
 
 /** Names the workflow of a build as it is now. */
 export interface BuildKey {
@@ -124,7 +125,8 @@ export async function overdueAttempts(
 ): Promise<{ runId: string; number: number }[]> {
   const { rows } = await sql<{ runId: string; number: number }>`
     select l.run_id as "runId", l.attempt as number from leases l join hosts h on h.id = l.host
-    where l.state in ('granted', 'active', 'releasing') and l.name = '' and (l.state = 'releasing' or l.deadline_at < now())
+    where l.state in ('granted', 'active', 'releasing') and l.name = ''
+      and (l.state = 'releasing' and not ${isHeld('l')} or l.deadline_at < now())
       and h.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
     limit 50`.execute(db);
   return rows;

@@ -5,12 +5,13 @@
 //
 // Called by the API for workers only. Every function that takes a token refuses one that is not live.
 import { sql, type RawBuilder } from 'kysely';
-import { isRetried, outcomeOf } from '../../domain/verdict';
+import { isRetried, isWorthHolding, outcomeOf } from '../../domain/verdict';
 import type { AttemptKey, HolderKey } from '../../domain/schemas/worker-api';
 import type { RetryBudget } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import type { LogGap } from '../../domain/schemas/api';
 import type { Database } from './connect';
+import { isHeld } from './holds';
 import { quarantined } from './kept-hosts';
 
 const LIVE = ['granted', 'active', 'releasing'] as const;
@@ -107,21 +108,24 @@ export interface AttemptResult {
 
 /**
  * Ends an attempt; the slot stays taken until `release`. A run with budget left goes back to queued. The same result twice
- * is fine. @throws FencedError
+ * is fine. @returns until when what it left is to be kept; null: it is not @throws FencedError
  */
-export async function recordResult(db: Database, holder: Holder, result: AttemptResult): Promise<void> {
+export async function recordResult(db: Database, holder: Holder, result: AttemptResult): Promise<Date | null> {
   const cause = result.cause === 'cancel-requested' ? await whoCancelled(db, holder) : result.cause;
   const outcome = outcomeOf(cause);
-  const isFinal = outcome === 'passed' || !(await hasBudget(db, holder, cause));
-  const { rows } = await sql<{ token: number }>`
+  const { isFinal, holdMs } = outcome === 'passed' ? LAST : await whatFollows(db, holder, cause);
+  const kept = sql`case when ${holdMs}::float8 > 0 then now() + ${holdMs}::float8 * interval '1 millisecond' end`;
+  const why = holdMs > 0 ? `it ended: ${cause}; what it left is kept` : `it ended: ${cause}`;
+  const { rows } = await sql<{ until: Date | null }>`
     with ${lockedRun(holder)}, held as (
-      update leases set state = 'releasing', why = ${`it ended: ${cause}`}::text
+      update leases set state = 'releasing', why = ${why}::text, held_until = coalesce(held_until, ${kept}),
+        deadline_at = greatest(deadline_at, ${kept})
       where token = ${holder.token} and run_id = ${holder.runId}::uuid and name = ''
         and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
         and ${ofCluster(holder.cluster)}
-      returning token, host
+      returning token, host, held_until
     ), beside as (
-      update leases set state = 'releasing', why = ${`the run ended: ${cause}`}::text
+      update leases set state = 'releasing', why = ${why}::text, held_until = (select held_until from held)
       where run_id = ${holder.runId}::uuid and attempt = ${holder.attempt} and name <> '' and state in ('granted', 'active')
         and exists (select 1 from held)
     ), blamed as (
@@ -144,20 +148,33 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
       where id = ${holder.runId}::uuid and attempt = ${holder.attempt} and state <> 'finished'
         and exists (select 1 from held)
     )
-    select token from held`.execute(db);
-  if (rows.length === 0) throw new FencedError(holder);
+    select held_until as until from held`.execute(db);
+  const [held] = rows;
+  if (!held) throw new FencedError(holder);
+  return held.until;
 }
 
-/** Whether the run gets another attempt after this one; judged over the attempts of its newest rerun. */
-async function hasBudget(db: Database, holder: Holder, cause: Cause): Promise<boolean> {
-  const { rows } = await sql<{ retry: Partial<RetryBudget> | null; causes: Cause[] }>`
-    select spec -> 'retry' as retry, (
+interface Following {
+  /** The run gets no further attempt. */
+  isFinal: boolean;
+  /** For how long what it left is kept, ms. */
+  holdMs: number;
+}
+const LAST: Following = { isFinal: true, holdMs: 0 };
+
+/** What comes after an attempt that did not pass; judged over the attempts of the newest rerun of its run. */
+async function whatFollows(db: Database, holder: Holder, cause: Cause): Promise<Following> {
+  const { rows } = await sql<{ retry: Partial<RetryBudget> | null; hold: number | null; causes: Cause[] }>`
+    select spec -> 'retry' as retry, coalesce(
+      (select hold_ms from builds where builds.id = runs.build_id), (spec ->> 'holdMs')::float8)::float8 as hold, (
       select coalesce(jsonb_agg(cause order by number), '[]') from attempts
       where run_id = runs.id and number > runs.base_attempt and number < ${holder.attempt} and cause is not null
     ) as causes
     from runs where id = ${holder.runId}::uuid`.execute(db);
   const [run] = rows;
-  return run !== undefined && isRetried([...run.causes, cause], run.retry ?? undefined);
+  if (!run) return LAST;
+  const isFinal = !isRetried([...run.causes, cause], run.retry ?? undefined);
+  return { isFinal, holdMs: isFinal && isWorthHolding(cause) ? (run.hold ?? 0) : 0 };
 }
 
 /**
@@ -218,7 +235,7 @@ export async function findOrphans(db: Database, cluster: string, found: readonly
     from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)
     join attempts a on a.run_id = f."runId" and a.number = f.attempt
     where not exists (select 1 from leases l where l.run_id = f."runId" and l.attempt = f.attempt
-      and l.state in ('granted', 'active'))
+      and (l.state in ('granted', 'active') or ${isHeld('l')}))
       and exists (select 1 from leases where leases.run_id = f."runId" and leases.attempt = f.attempt
         and ${ofCluster(cluster)})`.execute(db);
   return rows;

@@ -17,6 +17,8 @@ export interface LeaseRow {
   state: Tables['leases']['state'];
   holder: string | null;
   why: string | null;
+  held_until: Date | null;
+  is_held: boolean;
   granted_at: Date;
   deadline_at: Date;
   ended_at: Date | null;
@@ -35,7 +37,7 @@ export interface LeaseWish {
 export async function listLeases(db: Database, { cluster, host, all, limit }: LeaseWish): Promise<LeaseRow[]> {
   const { rows } = await sql<LeaseRow>`
     select l.token, h.cluster, h.name as host, l.slot, b.project, b.number as build, r.name as run, l.attempt, l.name, l.state,
-      l.holder, l.why, l.granted_at, l.deadline_at, l.ended_at, l.history
+      l.holder, l.why, l.held_until, coalesce(l.state = 'releasing' and l.held_until > now(), false) as is_held, l.granted_at, l.deadline_at, l.ended_at, l.history
     from leases l join hosts h on h.id = l.host join runs r on r.id = l.run_id join builds b on b.id = r.build_id
     where (${all} or l.state in ('granted', 'active', 'releasing'))
       and (${cluster ?? null}::text is null or h.cluster = ${cluster ?? null})

@@ -6,7 +6,7 @@ import { askOf, sayAsk } from '../../domain/host-tag';
 import type { HostChoice } from '../../domain/placement';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import { decideGrant } from '../../domain/queue-order';
-import { DEFAULT_LIMITS, DEFAULT_TIMING } from '../../domain/build-input';
+import { longestMs } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { PlannedRun } from '../../domain/schemas/plan';
@@ -14,6 +14,7 @@ import type { Cause, RunState } from '../../domain/schemas/words';
 import { findBeside, grantBeside, type HostBeside } from './beside';
 import { RULES, whyClosed } from './clusters';
 import type { Database } from './connect';
+import { isHeld } from './holds';
 import { listOffers } from './hosts';
 import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
 import type { DrainFacts, Tables } from './tables';
@@ -79,6 +80,7 @@ export async function requestLease(db: Database, request: LeaseRequest): Promise
     if ((live?.cluster ?? run.cluster) !== request.cluster) return notHere(run, request.cluster);
     if (live && live.worker !== request.worker) return followHost(live);
     const beside = live && run.spec.hosts && (await findBeside(tx, request));
+    if (live?.state === 'finished' && live.is_held) return { kind: 'ended', cause: live.cause ?? 'internal' };
     if (live?.state === 'finished') return cleaning(live, beside);
     if (live) return grantOf(run, { ...live, token: await raiseToken(tx, live.token, request.worker) }, beside);
     if (run.state === 'finished') return { kind: 'ended', cause: run.cause ?? 'internal' };
@@ -128,6 +130,8 @@ interface LiveLease {
   reach: Reach | null;
   state: RunState;
   cause: Cause | null;
+  /** What it left is kept. */
+  is_held: boolean;
   starting_at: Date | null;
   log_bytes: number;
   log_cap_bytes: number;
@@ -170,6 +174,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
       ago('granted_at').as('leased_ms'),
       ago('greatest(started_at, last_output_at)').as('silent_ms'),
       FIRST_IMAGE.as('image'),
+      isHeld('leases').as('is_held'),
     ])
     .where('leases.run_id', '=', request.runId)
     .where('leases.attempt', '=', request.attempt)
@@ -253,7 +258,7 @@ function grantOf(run: LockedRun, live: LiveLease, beside: HostBeside[] = []): Gr
 
 /** Without what a worker has no use for: one of an older version refuses a key that it does not know. */
 function specForWorker(spec: PlannedRun): PlannedRun {
-  const { priority: _, ...rest } = spec;
+  const { priority: _, holdMs: __, ...rest } = spec;
   return rest;
 }
 
@@ -342,6 +347,7 @@ async function take(
     reach: lease.reach,
     state: 'leasing',
     cause: null,
+    is_held: false,
     starting_at: null,
     log_bytes: 0,
     log_cap_bytes: request.logCapBytes,
@@ -388,9 +394,4 @@ async function chooseSlot(
     cluster,
     maxSlotsPerProject,
   });
-}
-
-/** A lease that is older has outlived every limit of its run; the sweep takes it back once its host is silent as well. */
-function longestMs(spec: PlannedRun): number {
-  return (spec.startTimeoutMs ?? DEFAULT_LIMITS.startMs) + spec.timeoutMs + DEFAULT_TIMING.runMarginMs;
 }

@@ -88,5 +88,7 @@ export async function cancelRunning(db: Database, cluster: string): Promise<numb
         and cancel_requested_at is null order by id for update
     )
     update runs set cancel_requested_at = now() from locked where runs.id = locked.id returning runs.id`.execute(db);
+  await sql`update leases set held_until = now() from hosts h
+    where h.id = leases.host and h.cluster = ${cluster} and leases.held_until > now()`.execute(db);
   return rows.length;
 }

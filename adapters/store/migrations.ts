@@ -311,6 +311,8 @@ export const MIGRATIONS: Record<string, Migration> = {
     create trigger note_lease before insert or update on leases for each row execute function note_lease();
   `),
   '0007-hosts-beside': statements(`
+    alter table leases add held_until timestamptz;
+    alter table builds add hold_ms integer;
     alter table leases add name text not null default '';
     drop index one_live_lease_an_attempt;
     create unique index one_live_lease_an_attempt on leases (run_id, attempt, name)

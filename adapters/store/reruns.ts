@@ -10,8 +10,12 @@ export type RerunAnswer =
   | { kind: 'nothing' }
   | { kind: 'unknown-run'; run: string };
 
-/** Begins a rerun in one transaction: either the build is under way again with all chosen runs queued, or nothing changed. */
-export async function beginRerun(db: Database, buildId: string, wish: RerunWish): Promise<RerunAnswer> {
+/** Begins a rerun in one transaction, and keeps nothing any more of what the runs left before: either the build is under way again with all chosen runs queued, or nothing changed. */
+export async function beginRerun(
+  db: Database,
+  buildId: string,
+  { runs: wish, holdMs = null }: { runs: RerunWish; holdMs?: number | null },
+): Promise<RerunAnswer> {
   return db.transaction().execute(async (tx) => {
     await tx.selectFrom('runs').select('id').where('build_id', '=', buildId).orderBy('id').forUpdate().execute();
     const { rows } = await sql<{ reruns: number }>`
@@ -29,8 +33,11 @@ export async function beginRerun(db: Database, buildId: string, wish: RerunWish)
         update runs set state = 'queued', outcome = null, cause = null, message = '', waiting = null, finished_at = null,
           asked_at = null, base_attempt = attempt, cancel_requested_at = null, cancel_delivered_at = null
         where build_id = ${buildId}::uuid and name in (select jsonb_array_elements_text(${JSON.stringify(names)}::jsonb))
+        returning id
+      ), freed as (
+        update leases set held_until = now() from queued where leases.run_id = queued.id and leases.held_until > now()
       )
-      update builds set state = 'queued', outcome = null, cause = null, finished_at = null, cancel_requested_at = null,
+      update builds set state = 'queued', hold_ms = ${holdMs}::int, outcome = null, cause = null, finished_at = null, cancel_requested_at = null,
         cancel_delivered_at = null, cancel_cause = null, dispatched_at = null, dispatch_tried_at = null,
         reruns = reruns + 1, rerun_at = now()
       where id = ${buildId}::uuid`.execute(tx);

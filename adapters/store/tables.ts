@@ -44,6 +44,8 @@ export interface Tables {
     cancel_delivered_at: NullableInstant;
     cancel_cause: Cause | null;
     timeout_ms: number | null;
+    /** For which the hosts of its failed runs are kept; null: as in their specs. */
+    hold_ms: number | null;
     reruns: Generated<number>;
     rerun_at: NullableInstant;
     dispatch_tried_at: NullableInstant;
@@ -272,6 +274,8 @@ export interface Tables {
     granted_at: Instant;
     deadline_at: Instant;
     ended_at: NullableInstant;
+    /** Until when what its run left is kept; null: it is not. */
+    held_until: NullableInstant;
     /** Id of the worker that supervises, or did last. */
     holder: string | null;
     /** What its newest change was for. */

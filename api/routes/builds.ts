@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { deliverCancels, dispatchStored } from '../../adapters/outbox';
 import { listBeside } from '../../adapters/store/beside';
 import { listBuilds, readBuild, readPlan, requestBuildCancel, type BuildRow } from '../../adapters/store/builds';
+import { readHold } from '../../adapters/store/holds';
 import { listHosts } from '../../adapters/store/hosts';
 import { beginRerun } from '../../adapters/store/reruns';
 import {
@@ -15,13 +16,14 @@ import {
   type RunRow,
 } from '../../adapters/store/runs';
 import { apiPath } from '../../domain/names';
-import type { RerunWish } from '../../domain/rerun';
 import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
 import { sayWaiting } from '../waiting';
 import { viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
 import { requireProject } from './projects';
+
+const MINUTE_MS = 60_000;
 
 const Page = z.object({
   limit: z.coerce.number().int().min(1).max(200).default(50),
@@ -71,15 +73,16 @@ export function buildRoutes(context: ApiContext): Router {
   });
 
   router.post('/v1/projects/:project/builds/:number/rerun', async (request, response) => {
-    const { runs } = shapes.RerunRequest.parse(request.body ?? {});
+    const wish = shapes.RerunRequest.parse(request.body ?? {});
     const row = await requireBuild(context, request.params);
-    await rerun(context, row, runs);
+    await rerun(context, row, wish);
     response.status(202).json(await answerBuild(context, await requireBuild(context, request.params)));
   });
 
   router.post('/v1/projects/:project/builds/:number/runs/:run/rerun', async (request, response) => {
     const row = await requireBuild(context, request.params);
-    await rerun(context, row, [request.params.run]);
+    const { hold } = shapes.RerunRequest.parse(request.body ?? {});
+    await rerun(context, row, { runs: [request.params.run], hold });
     response.status(202).json(await answerRun(context, request.params));
   });
 
@@ -92,9 +95,10 @@ export function buildRoutes(context: ApiContext): Router {
   return router;
 }
 
-async function rerun(context: ApiContext, build: BuildRow, wish: RerunWish): Promise<void> {
+async function rerun(context: ApiContext, build: BuildRow, { runs, hold }: shapes.RerunRequest): Promise<void> {
   const name = `build ${build.project}/${build.number}`;
-  const answer = await beginRerun(context.db, build.id, wish);
+  const holdMs = hold === undefined ? null : hold * MINUTE_MS;
+  const answer = await beginRerun(context.db, build.id, { runs, holdMs });
   switch (answer.kind) {
     case 'not-finished':
       throw new Refusal(409, 'build-not-finished', `${name} is under way; wait for its end, or cancel it first`);
@@ -152,11 +156,12 @@ async function answerBuild(context: ApiContext, row: BuildRow): Promise<shapes.B
   return { ...viewBuild(row, context.links), runs: runs.map((run) => viewRun(run, place, context.links)) };
 }
 
-async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run> {
+export async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run> {
   const row = await requireRun(context, path);
-  const [attempts, beside, artifacts, build] = await Promise.all([
+  const [attempts, beside, held, artifacts, build] = await Promise.all([
     listAttempts(context.db, row.id),
     row.spec.hosts ? listBeside(context.db, row.id) : [],
+    readHold(context.db, row.id),
     listArtifacts(context.db, row.id, row.attempt),
     requireBuild(context, path),
   ]);
@@ -172,5 +177,6 @@ async function answerRun(context: ApiContext, path: RunPath): Promise<shapes.Run
     attempts: attempts.map((attempt) => viewAttempt(attempt, beside)),
     artifacts: artifacts.map((artifact) => viewArtifact(artifact, artifactPlace, context.links)),
     trace: viewBuild(build, context.links).urls.trace,
+    heldUntil: held?.toISOString() ?? null,
   };
 }

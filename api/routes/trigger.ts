@@ -14,6 +14,8 @@ import { notFound, Refusal } from '../problem';
 import { viewBuild } from '../views';
 import { checkDefinition, planOrRefuse, requireProject } from './projects';
 
+const MINUTE_MS = 60_000;
+
 export function triggerRoutes(context: ApiContext): Router {
   const router = Router();
   router.post('/v1/projects/:project/builds', async (request, response) => {
@@ -40,6 +42,7 @@ async function trigger(context: ApiContext, name: string, request: Request) {
     params: wanted.params,
     reason: wanted.reason,
     idempotencyKey: keyOf(request),
+    holdMs: wanted.hold === undefined ? undefined : wanted.hold * MINUTE_MS,
     requestDigest: createHash('sha256').update(JSON.stringify(wanted)).digest('hex'),
   };
   const created = await createBuild(context.db, build);

@@ -98,8 +98,8 @@ export function workerRoutes(context: ApiContext): Router {
   });
 
   router.post(`${attempt}/result`, async (request, response) => {
-    await recordResult(context.db, holderOf(request, response), shapes.Result.parse(request.body));
-    response.json({});
+    const until = await recordResult(context.db, holderOf(request, response), shapes.Result.parse(request.body));
+    response.json({ heldUntil: until?.toISOString() ?? null });
   });
 
   router.post(`${attempt}/release`, async (request, response) => {

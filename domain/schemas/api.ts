@@ -33,6 +33,12 @@ const priority = Priority.optional().describe(
   '1 (first) to 5 (last), of all runs of the build; it wins over those in the file; default: those, else 3',
 );
 
+const Hold = z.number().int().min(1).max(1440).describe('minutes, 1 to 1440, from now on');
+const hold = Hold.optional().describe(
+  'minutes for which the hosts of runs that fail for good are kept, 1 to 1440, whatever the file says',
+);
+export const HoldRequest = z.strictObject({ minutes: Hold });
+
 const ofProject = {
   organisation: Organisation.nullish().describe('whose clusters it may use; an operator of that organisation sets it'),
 };
@@ -45,6 +51,7 @@ export const TriggerRequest = z.strictObject({
   priority,
   cluster: ClusterName.optional().describe('cluster that takes all its runs, whatever the file says; default: placed'),
   reason: z.string().max(4096).default('').describe('free text shown with the build'),
+  hold,
 });
 export type TriggerRequest = z.infer<typeof TriggerRequest>;
 export const RerunRequest = z.strictObject({
@@ -52,6 +59,7 @@ export const RerunRequest = z.strictObject({
     .union([z.enum(['all', 'failed']), z.array(RunName).min(1).max(1000)])
     .default('all')
     .describe('all; failed: what did not pass; or names. Runs that need one of them are run again as well'),
+  hold,
 });
 export type RerunRequest = z.infer<typeof RerunRequest>;
 export const PlanRequest = z.strictObject({
@@ -191,6 +199,7 @@ export const Run = RunSummary.extend({
   attempts: z.array(Attempt).describe('oldest first'),
   artifacts: z.array(Artifact).describe('of the newest attempt'),
   trace: z.string().describe('the build in the Temporal Web UI'),
+  heldUntil: instant.nullable().describe('until when its hosts are kept as its script left them; null: they are not'),
 });
 export type Run = z.infer<typeof Run>;
 

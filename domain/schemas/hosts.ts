@@ -183,10 +183,13 @@ export const LeaseSummary = z.strictObject({
   run: z.string(),
   attempt: count,
   name: z.string().nullable().describe('by which the run calls a host that it has beside its own; null: its own'),
-  state: z.enum(['granted', 'active', 'releasing', 'released', 'expired']),
+  state: z
+    .enum(['granted', 'active', 'held', 'releasing', 'released', 'expired'])
+    .describe('held: its run has failed, and what it left is kept for people to look at'),
   worker: z.string().nullable(),
   why: z.string().nullable().describe('what its newest change was for'),
   grantedAt: instant,
+  heldUntil: instant.nullable().describe('set once it is held'),
   deadlineAt: instant.describe('when it ends even if its host never speaks again'),
   endedAt: instant.nullable(),
   history: z.array(LeaseEvent).describe('what became of it, oldest first; 50 at most'),

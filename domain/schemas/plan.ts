@@ -61,6 +61,7 @@ export const PlannedRun = z.strictObject({
   idleTimeoutMs: ms.optional().describe('ms without output; absent: no limit'),
   priority: Priority.optional().describe('1 (first) to 5 (last); absent: 3, see domain/priority.ts'),
   retry: RetryBudget.partial().optional().describe('absent: DEFAULT_BUDGET of domain/verdict.ts'),
+  holdMs: ms.optional().describe('ms for which its host is kept when it has failed for good; absent: it is not'),
   resources: Resources,
   needs: z.array(z.string()).describe('final names of the runs that must be finished first'),
   needsCondition: NeedCondition,

@@ -98,6 +98,7 @@ const timeouts = {
   start: timeout().optional().describe('minutes from its host to its first command, pulls included; default 60'),
   idle: timeout().optional().describe('minutes without output; default: no limit'),
 };
+const hold = () => numberFrom(0, 1440).optional();
 const budget = () => wholeFrom(0, 10).optional();
 const Retry = z.strictObject({
   infrastructure: budget().describe('further attempts after a lost host, engine or container, 0 to 10; default 2'),
@@ -124,6 +125,9 @@ const settings = {
     .describe('false: /repo of this run stays empty; default true, where the file has a repository'),
   timeouts: z.strictObject(timeouts).optional().describe('further limits of a run; default: those of the file'),
   retry: Retry.optional().describe('further attempts by what went wrong; default: as in the file'),
+  hold: hold().describe(
+    'minutes for which its host is kept when it has failed for good, 0 to 1440; default: as in the file',
+  ),
   priority: priority().describe(
     '1 (first) to 5 (last): whose turn it is when several runs wait; default: as in the trigger',
   ),
@@ -233,6 +237,7 @@ export const ProjectFile = z.strictObject({
     .optional()
     .describe('further limits of all runs, and that of the build'),
   retry: Retry.optional().describe('further attempts of all runs by what went wrong'),
+  hold: hold().describe('minutes for which the hosts of runs that failed for good are kept, 0 to 1440; default 0'),
   priority: priority().describe('1 (first) to 5 (last), of all runs; default 3'),
   description: z.string().max(4096).optional().describe('free text, up to 4096 characters'),
   params: Params.optional().describe('environment variables of all runs'),

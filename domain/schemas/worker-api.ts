@@ -157,6 +157,10 @@ export const Result = z.strictObject({
 });
 export type Result = z.infer<typeof Result>;
 
+export const ResultReply = z.object({
+  heldUntil: z.iso.datetime().nullish().describe('until when what it left is kept as it is; null: clean up now'),
+});
+
 export const Stored = z.strictObject({ sizeBytes: count, digest: z.string() });
 export type Stored = z.infer<typeof Stored>;
 

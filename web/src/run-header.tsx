@@ -8,6 +8,7 @@ import { CancelButton } from './cancel';
 import { Duration } from './clock';
 import { runAddress, saysExitCode } from './failures';
 import { joinFacts } from './format';
+import { HoldNote } from './hold';
 import { RerunButtons } from './rerun';
 import { Command } from './shell-parts';
 import { isWrong, StatusBadge, StatusIcon, toneOf } from './status';
@@ -48,6 +49,7 @@ export function RunHeader({ run, attempt, onAsked }: RunHeaderProps) {
           Waiting: {run.waiting}
         </p>
       )}
+      <HoldNote run={run} onAsked={onAsked} />
       {isWrong(run) && run.logBytes > 0 ? (
         <p class="commands">
           <Command text={`slipway log -f ${runAddress({ project: run.project, number: run.build }, run.name)}`} />
