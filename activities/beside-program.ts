@@ -127,7 +127,7 @@ exit "$code"
 /** What serves a host beside that of a run: it starts each ask once, whoever supervises it meanwhile. */
 export const HOLDER_PROGRAM = String.raw`#!/bin/sh
 in=$SLIPWAY_SPOOL/in out=$SLIPWAY_SPOOL/out
-while :; do
+while [ -d "$in" ]; do
   for ask in "$in"/*.ask; do
     [ -e "$ask" ] || continue
     id=$(basename "$ask" .ask)
