@@ -154,7 +154,7 @@ test('H10 whoever triggers or reruns a build may have it held, whatever its file
   expect([refused.status, await refused.json()]).toEqual([
     409,
     expect.objectContaining({
-      code: 'not-held',
+      type: 'urn:slipway:problem:not-held',
       detail:
         'run wished/1/work is not held, so there is nothing to keep; trigger or rerun it with hold, or write hold: into its file',
     }),
