@@ -133,6 +133,12 @@ async function printFailure(
   const lines = tail.toString('utf8').trimEnd().split('\n').slice(-LAST_LINES);
   for (const line of lines) if (line !== '') output.err(`  ${line}`);
   await sayGaps(client, at, output);
+  const { heldUntil } = await client.run(at.project, at.number, at.run);
+  if (heldUntil !== null) {
+    output.err(
+      `  held:  on host ${run.host} until ${heldUntil}; give it back with: slipway hold ${quote(place)} --end`,
+    );
+  }
   output.err(`  page:  ${run.urls.page}`);
   output.err(`  log:   slipway log ${quote(place)}`);
   output.err(`  shell: slipway shell ${quote(place)}`);

@@ -15,7 +15,7 @@ export function addHostCommands(program: Command, client: MakeClient, finish: Fi
     .command('lease')
     .description('who holds which slot of a host, and what became of it')
     .command('list')
-    .description('list leases that are held, newest first')
+    .description('list leases under way, newest first')
     .option('--cluster <name>', 'of this cluster alone')
     .option('--host <name>', 'of this host alone')
     .option('--all', 'those that have ended as well')

@@ -210,7 +210,7 @@ export async function listLeases(client: Client, options: LeaseOptions, output: 
   const wish = { cluster, host, limit, all: all ? 'true' : undefined };
   const leases = await client.leases(withoutUndefined(wish) as Record<string, string>);
   if (options.json) output.out(JSON.stringify({ leases }, null, 2));
-  else if (leases.length === 0) output.out(all ? 'no leases on record' : 'no lease is held now; see also: --all');
+  else if (leases.length === 0) output.out(all ? 'no leases on record' : 'no lease is under way now; see also: --all');
   else output.out(table(leases.map(leaseRow)));
   return EXIT.passed;
 }

@@ -12,6 +12,8 @@ export interface HostOffer extends TaggedHost {
   isWarm?: boolean;
   /** Why it takes no new runs, e.g. its disk is nearly full; null: it does. */
   notAccepting: string | null;
+  /** A blueprint is making it. */
+  isComing?: boolean;
   /** Who gets to it from another host of a run: any worker that serves hosts, or its own alone; absent: it is a worker's machine. */
   reachedBy?: 'any' | 'own';
   /** Its worker serves other hosts as well. */
@@ -83,6 +85,9 @@ function matchUp(wanted: readonly (readonly HostOffer[])[]): (HostOffer | undefi
 }
 
 const isWhole = (hosts: readonly (HostOffer | undefined)[]): hosts is HostOffer[] => !hosts.includes(undefined);
+
+/** A host that is being made, as it will be. */
+export const onceItIsThere = (host: HostOffer): HostOffer => (host.isComing ? { ...host, notAccepting: null } : host);
 
 /** What an ask could have now, for each of its host-tags; undefined: nothing that is free is left for it. */
 export function matchFree(hosts: readonly HostOffer[], ask: string | undefined): (Slot | undefined)[] {

@@ -2,7 +2,7 @@
 // Pure. Called by the API for every run that is queued.
 import { matchesTag, tagsOf } from './host-tag';
 import { sayBlueprint, type BlueprintStanding } from './on-demand';
-import { chooseHost, matchFree, type HostOffer } from './placement';
+import { chooseHost, matchFree, onceItIsThere, type HostOffer } from './placement';
 
 export interface WaitingRun {
   cluster: string;
@@ -64,7 +64,7 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
 
 /** What blueprints do about the hosts that are missing: nothing, unless all of those can be made. */
 function sayOnDemand({ hosts, blueprints }: ClusterNow, ask: string | undefined): string[] {
-  const free = matchFree(hosts, ask);
+  const free = matchFree(hosts.map(onceItIsThere), ask);
   const missing = tagsOf(ask).filter((_, at) => free[at] === undefined);
   const said = missing.map((tag) => blueprints.map((one) => sayBlueprint(one, tag)).filter((some) => some !== null));
   return said.some((some) => some.length === 0) ? [] : [...new Set(said.flat())];

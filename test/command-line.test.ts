@@ -231,5 +231,5 @@ test('H11 leases are listed with what became of them', async () => {
   expect((await slipway('lease', 'list', '--all')).out).toMatch(
     /local\/test-host#1 +released +leased\/1\/work, attempt 1/,
   );
-  expect((await slipway('lease', 'list')).out).toBe('no lease is held now; see also: --all\n');
+  expect((await slipway('lease', 'list')).out).toBe('no lease is under way now; see also: --all\n');
 }, 60_000);

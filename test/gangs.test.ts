@@ -261,6 +261,10 @@ describe('blueprints', () => {
       );
 
     expect(said(listed('b', ['board'], busy))).toMatch(/^it needs 2 hosts at once; for board: all 1 slots .* leased$/);
+    const coming = listed('gpu-1', ['gpu'], { isComing: true, notAccepting: 'blueprint gpu is making it' });
+    expect(said(listed('b', ['board']), coming)).toMatch(
+      /for gpu: no host .* now: gpu-1 \(blueprint gpu is making it\)$/,
+    );
     expect(said(listed('b', ['board']))).toMatch(/; for gpu: no host .*; blueprint gpu is about to make one$/);
   });
 });

@@ -292,6 +292,7 @@ export function offerOf(host: HostRow, silentAfterMs: number): HostOffer {
     busySlots: host.busy,
     workerId: host.worker ?? '',
     notAccepting: whyRefused(host, silentAfterMs),
+    isComing: host.made?.phase === 'intended' || host.made?.phase === 'starting',
     reachedBy: host.reach === null ? undefined : host.reach.kind === 'container' ? 'own' : 'any',
     servesOthers: host.serves_others,
   };

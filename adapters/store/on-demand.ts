@@ -6,7 +6,8 @@
 //      └──────────────────┴──────────────────────────┴── ending ──gone──> (stays in the ledger)
 import { randomBytes } from 'node:crypto';
 import { sql, type Transaction } from 'kysely';
-import { hostOf, planEnds, planHosts, type BlueprintNow, type HostEnd, type MadeNow } from '../../domain/on-demand';
+import { hostOf, planEnds, planHosts, type BlueprintNow, type HostEnd } from '../../domain/on-demand';
+import { onceItIsThere } from '../../domain/placement';
 import type { HostToMake, Make } from '../../domain/schemas/blueprints';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { FoundHosts } from '../../domain/schemas/worker-api';
@@ -52,18 +53,15 @@ async function planCluster(tx: Transaction<Tables>, cluster: string, ageStepMs: 
   if (!now.takesRuns || !now.isServed) return;
   const blueprints = ends.length === 0 ? before : await readBlueprints(tx, cluster);
   const { hosts } = await listOffers(tx, cluster, SILENT_AFTER_MS);
-  const coming = new Set(blueprints.flatMap((one) => one.hosts.filter(isComing).map(({ id }) => id)));
   const waiting = await readWaiting(tx, { cluster, except: null, freeSlots: MOST_A_LINE, lately: false });
   const demand = {
     waiting: waiting.map((row) => waitingRun(row, ageStepMs)),
-    hosts: hosts.map((host) => (coming.has(host.id) ? { ...host, notAccepting: null } : host)),
+    hosts: hosts.map(onceItIsThere),
     holdings: await readHoldings(tx, cluster),
     maxSlotsPerProject: now.maxSlotsPerProject,
   };
   for (const blueprint of planHosts(demand, blueprints)) await intend(tx, cluster, blueprint);
 }
-
-const isComing = ({ phase }: MadeNow): boolean => phase === 'intended' || phase === 'starting';
 
 async function readBlueprints(tx: Transaction<Tables>, cluster: string): Promise<BlueprintNow[]> {
   const { rows } = await sql<BlueprintNow>`

@@ -22,13 +22,9 @@ export function LeasesPage() {
       <TroubleBanner polled={polled} />
       <h1>Leases</h1>
       <p>
-        {isAll ? (
-          <a href="/leases">Only those that are held</a>
-        ) : (
-          <a href="/leases?all">Those that have ended as well</a>
-        )}
+        {isAll ? <a href="/leases">Only those under way</a> : <a href="/leases?all">Those that have ended as well</a>}
       </p>
-      {leases.length === 0 ? <p>{isAll ? 'None yet.' : 'None is held now.'}</p> : <LeaseTable leases={leases} />}
+      {leases.length === 0 ? <p>{isAll ? 'None yet.' : 'None is under way now.'}</p> : <LeaseTable leases={leases} />}
     </>
   );
 }
