@@ -112,7 +112,8 @@ release)
   number=0 code=0
   for host; do
     [ "$code" -eq 0 ] || break
-    number=$((number + 1)) id=$first-$((number + 1))
+    number=$((number + 1))
+    id=$first-$number
     echo | send "$id.$host.release"
     await
     : >"$out/$id.done"

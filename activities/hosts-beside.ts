@@ -118,7 +118,7 @@ export class HostsBeside {
     });
   }
 
-  /** One after the other has ended, whatever went wrong with one of them: nothing is made behind the back of a cleanup. */
+  /** Waits for all of them, whatever went wrong with one: nothing is made behind the back of a cleanup. */
   private async each(body: (host: HostBeside) => Promise<void>): Promise<void> {
     const hosts = [...this.hosts.values()];
     const ends = await Promise.allSettled(hosts.map(body));

@@ -60,6 +60,8 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
     let besideLost: HostBesideError | undefined;
     const serving = lease.spec.hosts && beside.serve({ engine: ports.engine, name: at.name }, over.signal);
     serving?.catch((error: HostBesideError) => {
+      // Of that the next call to the server tells: what another holds is not to be stopped.
+      if (isFenced(error)) return;
       besideLost = error;
       watch.stop('beside-lost');
     });
