@@ -16,9 +16,12 @@ import type {
   FollowOptions,
   FoundContainer,
   SpoolFile,
+  Terminal,
+  TerminalWish,
   WaitOptions,
 } from './engine';
 import { quote, type Opened, type OpenOptions, type Shell } from './shell';
+import { ANY_SHELL } from './terminal';
 import { checkOut } from './working-copies';
 
 /** A machine that is not reached for longer is given up, ms. */
@@ -71,7 +74,8 @@ export class BareEngine implements Engine {
       ? [quote(`SLIPWAY_SPOOL=${spec.runDir}`), `PATH=${quote(posix.join(spec.runDir, 'bin'))}:"$PATH"`]
       : [];
     const words = [...env, ...spool, quote(posix.join(spec.runDir, 'script'))];
-    const launch = `exec env ${words.join(' ')}\n`;
+    const script = words.pop();
+    const launch = `[ $# -gt 0 ] || set -- ${script}\nexec env ${words.join(' ')} "$@"\n`;
     await this.call('create', spec.name, { input: Buffer.from(launch) });
     return spec.name;
   }
@@ -201,6 +205,17 @@ export class BareEngine implements Engine {
 
   async discard(name: string, prefix: string): Promise<void> {
     await this.call('discard', name, { args: [prefix] });
+  }
+
+  async openTerminal(name: string, wish: TerminalWish): Promise<Terminal> {
+    const { shell } = this.shell;
+    const command = wish.command.length > 0 ? wish.command : ANY_SHELL;
+    const rest = [this.root, shell, 'terminal', name, String(this.token), ...command];
+    try {
+      return await this.shell.openTerminal({ ...wish, command: [shell, '-c', BARE_PROGRAM, 'slipway', ...rest] });
+    } catch (error) {
+      throw this.translate(error);
+    }
   }
 
   async remove(name: string): Promise<void> {

@@ -240,10 +240,21 @@ discard)
   fence
   rm -rf "$run/in/$1"* "$run/out/$1"*
   ;;
+terminal)
+  [ -e "$run/created" ] || die 3 "the folder of $name is gone"
+  fence
+  : >"$run/terminal"
+  cd "$run/repo" || exit 1
+  SLIPWAY_RUN=/$name/
+  export SLIPWAY_RUN
+  exec "$sh" "$run/launch" "$@"
+  ;;
 remove)
   [ -d "$run" ] || exit 0
   fence
   end_run 0
+  # Begun after its end.
+  [ ! -e "$run/terminal" ] || { await_pid && kill_members; }
   rm -rf "$run" 2>/dev/null || { chmod -R u+rwX "$run"; rm -rf "$run"; }
   ;;
 remains)

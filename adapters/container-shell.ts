@@ -3,6 +3,8 @@ import { PassThrough, type Duplex } from 'node:stream';
 import type Dockerode from 'dockerode';
 import type { ContainerReach } from '../domain/schemas/hosts';
 import { messageOf, statusOf } from './docker-client';
+import { execTerminal } from './docker-terminal';
+import type { Terminal, TerminalWish } from './engine';
 import { ERRORS_KEPT, lostMachine, type Opened, type OpenOptions, type Shell } from './shell';
 
 export class ContainerShell implements Shell {
@@ -51,6 +53,14 @@ export class ContainerShell implements Shell {
     );
     if (!keepsInput) stream.end(input);
     return { output, ended };
+  }
+
+  async openTerminal(wish: TerminalWish): Promise<Terminal> {
+    try {
+      return await execTerminal(this.docker, this.container, wish);
+    } catch (error) {
+      throw this.translate(error);
+    }
   }
 
   private async exitCodeOf(exec: Dockerode.Exec): Promise<number> {

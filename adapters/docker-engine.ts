@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
 import { followContainer } from './docker-log';
+import { endHeld, isOfTerminal, openHeld } from './docker-terminal';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
@@ -23,6 +24,8 @@ import type {
   FollowOptions,
   FoundContainer,
   SpoolFile,
+  Terminal,
+  TerminalWish,
   WaitOptions,
 } from './engine';
 
@@ -249,7 +252,18 @@ export class DockerEngine implements Engine {
     }
   }
 
+  async openTerminal(name: string, wish: TerminalWish): Promise<Terminal> {
+    try {
+      return await openHeld(this.docker, name, wish);
+    } catch (error) {
+      const isGone = statusOf(error) === 404 && /no such container/i.test(messageOf(error));
+      if (isGone) throw new EngineError('no-such-container', `container ${name} is gone`, { cause: error });
+      throw translate(error, 'no terminal can be opened there');
+    }
+  }
+
   async remove(name: string): Promise<void> {
+    if (isOfTerminal(name)) return endHeld(this.docker, name);
     try {
       await this.docker.getContainer(name).remove({ force: true, v: true });
     } catch (error) {

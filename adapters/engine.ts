@@ -98,7 +98,27 @@ export interface FollowOptions {
   exited: Promise<unknown>;
 }
 
-/** Every call is safe to repeat. All throw EngineError. */
+export interface TerminalWish {
+  /** A program and its arguments; none: a shell. */
+  command: readonly string[];
+  /** As TERM has it. */
+  term: string;
+  cols: number;
+  rows: number;
+}
+
+/** A terminal in which a command runs beside what a run has left. */
+export interface Terminal {
+  output: AsyncIterable<Buffer>;
+  /** Its exit code, once the output is read. */
+  ended: Promise<number>;
+  write(bytes: Buffer): Promise<void>;
+  resize(size: { cols: number; rows: number }): Promise<void>;
+  /** Ends it from outside. */
+  close(): void;
+}
+
+/** Every call but that of a terminal is safe to repeat. All throw EngineError. */
 export interface Engine {
   /** The same for the holder of a lease: its host refuses changes with `fenced` once it has seen a newer token, where it can. */
   under(token: number): Engine;
@@ -134,6 +154,8 @@ export interface Engine {
   put(name: string, file: string, bytes: Uint8Array): Promise<number>;
   /** Removes the files of both sides whose names begin with a prefix. */
   discard(name: string, prefix: string): Promise<void>;
+  /** Opens a terminal in what an attempt left, as its script found it: same folders, same environment, same user. */
+  openTerminal(name: string, wish: TerminalWish): Promise<Terminal>;
   /** Removes container and folder; resolves when both are gone. */
   remove(name: string): Promise<void>;
   /** Names of all that is left of attempts, whoever made it: containers, and folders of this worker. */

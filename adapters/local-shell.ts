@@ -1,6 +1,8 @@
 // Owns the commands on the worker's own machine. Used by bare-engine.ts as a Shell.
 import { spawn } from 'node:child_process';
-import { ERRORS_KEPT, type Opened, type OpenOptions, type Shell } from './shell';
+import type { Terminal, TerminalWish } from './engine';
+import { ERRORS_KEPT, quote, type Opened, type OpenOptions, type Shell } from './shell';
+import { carried, sized } from './terminal';
 
 export class LocalShell implements Shell {
   readonly name = 'this machine';
@@ -26,6 +28,27 @@ export class LocalShell implements Shell {
     if (keepsInput) child.once('exit', () => child.stdin.destroy());
     else child.stdin.end(input);
     return { output: child.stdout, ended };
+  }
+
+  /** By util-linux's `script`, whose terminal keeps the size that it begins with. */
+  async openTerminal({ command, term, cols, rows }: TerminalWish): Promise<Terminal> {
+    const line = `exec ${sized(command, { cols, rows }).map(quote).join(' ')}`;
+    const child = spawn('script', ['-qefc', line, '/dev/null'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      detached: true,
+      env: { ...envOfRuns(), TERM: term, SHELL: this.shell },
+    });
+    const ended = new Promise<number>((done, fail) => {
+      child.once('error', fail);
+      child.once('close', (code) => done(code ?? 255));
+    });
+    await new Promise<void>((done, fail) => child.once('spawn', done).once('error', fail));
+    const { output, write } = carried(child.stdout, child.stdin);
+    const close = (): void => {
+      // Its terminal hangs up with it.
+      if (child.exitCode === null && child.pid !== undefined) process.kill(child.pid, 'SIGTERM');
+    };
+    return { output, write, ended, close, resize: async () => undefined };
   }
 }
 

@@ -31,6 +31,7 @@ export function patient(engine: Engine): Engine {
     take: (name, file, fromByte) => engine.take(name, file, fromByte),
     put: (name, file, bytes) => patiently(() => engine.put(name, file, bytes)),
     discard: (name, prefix) => patiently(() => engine.discard(name, prefix)),
+    openTerminal: (name, wish) => engine.openTerminal(name, wish),
     remove: (name) => patiently(() => engine.remove(name)),
     listRemains: () => patiently(() => engine.listRemains()),
   };

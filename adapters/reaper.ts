@@ -14,6 +14,7 @@ import {
   type BuildKey,
 } from './store/deliveries';
 import { closeAttempt, closeRuns } from './store/runs';
+import { forgetShells } from './store/shells';
 import type { Temporal, WorkflowFate } from './temporal';
 
 export interface ReaperPorts {
@@ -33,6 +34,7 @@ export async function sweepAbandoned(ports: ReaperPorts): Promise<void> {
     await closeAttempt(db, { runId, number, cause: 'host-lost', message });
   }
   await expireBeside(db, SILENT_AFTER_MS);
+  await forgetShells(db);
   for (const build of await buildsToCheck(db)) {
     await settle(ports, build, await temporal.fateOf(build));
   }

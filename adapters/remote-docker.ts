@@ -18,6 +18,8 @@ import type {
   FollowOptions,
   FoundContainer,
   SpoolFile,
+  Terminal,
+  TerminalWish,
   WaitOptions,
 } from './engine';
 import { lostMachine, type Opened, type OpenOptions, type Shell } from './shell';
@@ -113,6 +115,10 @@ export class RemoteDockerEngine implements Engine {
     return this.folders.discard(name, prefix);
   }
 
+  openTerminal(name: string, wish: TerminalWish): Promise<Terminal> {
+    return this.docker.openTerminal(name, wish);
+  }
+
   async remove(name: string): Promise<void> {
     await this.folders.fence(name);
     await this.docker.remove(name);
@@ -199,6 +205,10 @@ export class HelperShell implements Shell {
       this.usedAtMs = -Infinity;
       throw lostMachine((error as Error).message, error);
     });
+  }
+
+  openTerminal(): Promise<Terminal> {
+    return Promise.reject(new Error('terminals of runs are in containers of their own'));
   }
 
   private async use(): Promise<void> {

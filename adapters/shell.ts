@@ -1,6 +1,8 @@
 // Owns the port of what carries commands to a machine: its own shell, one behind SSH, or one in a container.
 // Implemented by local-shell.ts, ssh-host.ts and container-shell.ts; used by bare-engine.ts.
 
+import type { Terminal, TerminalWish } from './engine';
+
 export interface OpenOptions {
   /** What the command reads; default: nothing. */
   input?: Uint8Array;
@@ -25,6 +27,8 @@ export interface Shell {
   readonly shell: string;
   /** Starts a program with its arguments, none of which any shell may read. @throws Error with `code` when it cannot be reached */
   open(command: readonly string[], options?: OpenOptions): Promise<Opened>;
+  /** The same in a terminal; `command` is never empty. */
+  openTerminal(wish: TerminalWish): Promise<Terminal>;
 }
 
 /** The end of what a command says on standard error, bytes. */

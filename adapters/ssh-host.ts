@@ -2,9 +2,11 @@
 // server allows. Used by bare-engine.ts as a Shell.
 import { createHash } from 'node:crypto';
 import type { Duplex } from 'node:stream';
-import { Client, type ClientChannel } from 'ssh2';
+import { Client, type ClientChannel, type ExecOptions } from 'ssh2';
 import type { DockerSshReach, SshReach } from '../domain/schemas/hosts';
+import type { Terminal, TerminalWish } from './engine';
 import { ERRORS_KEPT, lostMachine, quote, type Opened, type OpenOptions, type Shell } from './shell';
+import { carried } from './terminal';
 
 /** An OpenSSH server takes 10 sessions a connection by default. */
 const SESSIONS_A_CONNECTION = 8;
@@ -52,6 +54,23 @@ export class SshHost implements Shell {
     channel.once('close', () => signal?.removeEventListener('abort', letGo));
     if (!keepsInput) channel.end(input);
     return { output: channel as AsyncIterable<Buffer>, ended: this.endOf(channel) };
+  }
+
+  async openTerminal({ command, term, cols, rows }: TerminalWish): Promise<Terminal> {
+    const connection = await this.reserve();
+    let channel: ClientChannel;
+    try {
+      channel = await begin(connection.client, command.map(quote).join(' '), { pty: { term, cols, rows } });
+    } catch (error) {
+      this.giveBack(connection);
+      throw lostMachine(`${this.name} gives no terminal: ${(error as Error).message}`, error);
+    }
+    channel.once('close', () => this.giveBack(connection));
+    const ended = this.endOf(channel).then(({ code }) => code);
+    const resize = async (size: { cols: number; rows: number }): Promise<void> => {
+      channel.setWindow(size.rows, size.cols, 0, 0);
+    };
+    return { ...carried(channel), ended, resize, close: () => channel.close() };
   }
 
   /** A connection to a Unix socket there. @throws Error with `code` when it cannot be made */
@@ -176,9 +195,9 @@ function take(connection: Connection): Connection {
   return connection;
 }
 
-function begin(client: Client, command: string): Promise<ClientChannel> {
+function begin(client: Client, command: string, options: ExecOptions = {}): Promise<ClientChannel> {
   return new Promise((done, fail) => {
-    client.exec(command, (error, channel) => (error ? fail(error) : done(channel)));
+    client.exec(command, options, (error, channel) => (error ? fail(error) : done(channel)));
   });
 }
 

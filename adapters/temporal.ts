@@ -6,7 +6,13 @@ import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/commo
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Settings } from './settings';
 import { SEARCH_ATTRIBUTES } from './temporal-dev-server';
-import { buildWorkflowId, hostWorkflowId, maintenanceWorkflowId, ORCHESTRATOR_QUEUE } from '../domain/names';
+import {
+  buildWorkflowId,
+  hostWorkflowId,
+  maintenanceWorkflowId,
+  ORCHESTRATOR_QUEUE,
+  shellWorkflowId,
+} from '../domain/names';
 import type { PlannedJob, PlannedRun } from '../domain/schemas/plan';
 import type { Outcome } from '../domain/schemas/words';
 import type { BuildKey, Cancel } from './store/deliveries';
@@ -15,11 +21,13 @@ import {
   DEFAULT_TIMING,
   MAINTENANCE_WORKFLOW,
   ON_DEMAND_WORKFLOW,
+  SHELL_WORKFLOW,
   type BuildInput,
   type BuildRun,
   type BuildTiming,
   type MaintenanceInput,
   type OnDemandInput,
+  type ShellInput,
 } from '../domain/build-input';
 
 const CALL_LIMIT_MS = 10_000;
@@ -190,6 +198,18 @@ export class Temporal {
         args: [{ ...input, why: at.why }],
         signal: 'hostEnds',
         signalArgs: [{ why: at.why }],
+      }),
+    );
+  }
+
+  /** Starts the workflow of a shell into a run that is held. @throws when Temporal does not answer */
+  async startShell({ run, by, ...input }: ShellInput & { run: string; by: string }): Promise<void> {
+    await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () =>
+      this.client.workflow.start(SHELL_WORKFLOW, {
+        workflowId: shellWorkflowId(input.shell),
+        taskQueue: ORCHESTRATOR_QUEUE,
+        args: [input],
+        staticSummary: `shell into ${run}, opened by ${by}`,
       }),
     );
   }

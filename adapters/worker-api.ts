@@ -4,6 +4,7 @@
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorAnswer } from '../domain/schemas/api';
+import * as shells from '../domain/schemas/shells';
 import * as shapes from '../domain/schemas/worker-api';
 import type { TokenSigner } from './cluster-keys';
 import type { ArchivedFile } from './engine';
@@ -32,6 +33,16 @@ export interface AttemptApi {
   result(result: shapes.Result): Promise<{ isHeld: boolean }>;
   /** Of its own host, or of one beside it. */
   release(beside?: string): Promise<void>;
+}
+
+/** What the worker that serves a shell can say. */
+export interface ShellApi {
+  /** Once. @throws WorkerApiError when it is not to be opened */
+  take(signal: AbortSignal): Promise<shells.ShellOrders>;
+  /** What was typed from a byte offset on; waits for it. */
+  typed(from: number, signal: AbortSignal): Promise<Omit<shells.ShellTyped, 'bytes'> & { bytes: Buffer }>;
+  shown(at: number, bytes: Buffer, signal: AbortSignal): Promise<{ unread: number }>;
+  end(result: shells.ShellResult): Promise<void>;
 }
 
 const BACKOFF_MS = { first: 100, most: 3_000 };
@@ -116,6 +127,26 @@ export class WorkerApi {
       release: async (beside) => {
         const query = beside === undefined ? '' : `&beside=${encodeURIComponent(beside)}`;
         await this.call({ method: 'POST', path: path('release', query), json: {} });
+      },
+    };
+  }
+
+  /** The calls of one shell. */
+  shell(id: string): ShellApi {
+    const path = (what: string): string => `/v1/worker/shells/${id}/${what}`;
+    return {
+      take: (signal) => this.read(shells.ShellOrders, { method: 'POST', path: path('take'), json: {}, signal }),
+      typed: async (from, signal) => {
+        const call: Call = { method: 'POST', path: `${path('input')}?from=${from}`, json: {}, signal };
+        const typed = await this.read(shells.ShellTyped, call);
+        return { ...typed, bytes: Buffer.from(typed.bytes, 'base64') };
+      },
+      shown: (at, bytes, signal) => {
+        const json = { at, bytes: bytes.toString('base64') };
+        return this.read(shells.ShellTaken, { method: 'POST', path: path('output'), json, signal });
+      },
+      end: async (result) => {
+        await this.call({ method: 'POST', path: path('end'), json: result });
       },
     };
   }

@@ -18,6 +18,7 @@ import { hostRoutes } from './routes/hosts';
 import { logRoutes } from './routes/logs';
 import { maintenanceRoutes } from './routes/maintenance';
 import { projectRoutes } from './routes/projects';
+import { shellRoutes } from './routes/shells';
 import { releaseRoutes } from './routes/releases';
 import { tokenRoutes } from './routes/tokens';
 import { triggerRoutes } from './routes/trigger';
@@ -36,6 +37,7 @@ export function makeApp(context: ApiContext): Express {
     projectRoutes(context),
     buildRoutes(context),
     holdRoutes(context),
+    shellRoutes(context),
     logRoutes(context),
     artifactRoutes(context),
   );

@@ -7,6 +7,7 @@ import * as shapes from '../domain/schemas/api';
 import * as blueprints from '../domain/schemas/blueprints';
 import * as clusters from '../domain/schemas/clusters';
 import * as hosts from '../domain/schemas/hosts';
+import * as shells from '../domain/schemas/shells';
 import type { z } from 'zod';
 
 /** The server refused or cannot be reached: a sentence for people, problems of the input if any. */
@@ -233,6 +234,27 @@ export class Client {
     return this.read(shapes.Run, path, how);
   }
 
+  /** Opens a shell into a run that is held. @returns its id */
+  async openShell({ project, number, run }: RunPlace, wish: shells.OpenShell): Promise<string> {
+    const path = `${apiPath.run(project, number, run)}/shell`;
+    return (await this.read(shells.OpenedShell, path, { method: 'POST', body: wish })).id;
+  }
+
+  /** What it shows from a byte offset on; waits for it. */
+  async readShell(id: string, from: number): Promise<Omit<shells.ShellOutput, 'bytes'> & { bytes: Buffer }> {
+    const shown = await this.read(shells.ShellOutput, `/v1/shells/${id}/output?from=${from}`);
+    return { ...shown, bytes: Buffer.from(shown.bytes, 'base64') };
+  }
+
+  async typeIntoShell(id: string, typed: Omit<shells.ShellInput, 'bytes'> & { bytes: Buffer }): Promise<void> {
+    const body = { ...typed, bytes: typed.bytes.toString('base64') };
+    await this.request(`/v1/shells/${id}/input`, { method: 'POST', body });
+  }
+
+  async closeShell(id: string): Promise<void> {
+    await this.request(`/v1/shells/${id}`, { method: 'DELETE' });
+  }
+
   /** The log as it is now. @param offset negative: so many bytes from the end */
   async log(place: RunPlace, offset = 0): Promise<Buffer> {
     const path = apiPath.log(place.project, place.number, place.run);
@@ -324,6 +346,6 @@ export class Client {
 const attemptOf = ({ attempt }: RunPlace): string => (attempt === undefined ? '' : `&attempt=${attempt}`);
 
 /** A refusal stays one; a server that is away or fails may be back. */
-function isFinal(error: unknown): boolean {
+export function isFinal(error: unknown): boolean {
   return error instanceof ClientError && error.answer !== undefined && error.answer.status < 500;
 }

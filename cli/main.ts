@@ -160,7 +160,9 @@ program
 
 program
   .command('shell')
-  .description('open a shell in a new container on this machine, made like that of a run')
+  .description(
+    'open a shell in what a run left, where it is held; else in a new container here, made like that of the run',
+  )
   .argument('<place>', 'PROJECT/NUMBER/RUN; the run may be left out when there is one only')
   .argument('[command...]', 'run this in place of a shell; put -- before it')
   .option('--server <url>', 'address of the API')

@@ -1,4 +1,4 @@
-// Owns `slipway shell`: a shell in a new container on this machine, made like that of a run.
+// Owns `slipway shell`: a shell in what a run left where it is held, else in a new container on this machine, made like it.
 // Called by main.ts. Uses the docker program, which knows terminals; parameters go through its environment.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Run } from '../domain/schemas/api';
 import type { Client } from './client';
+import { heldShell } from './held-shell';
 import { CommandError, EXIT, requireRunPlace, type Output } from './context';
 
 /** @param command what to run in place of a shell @returns its exit code */
@@ -16,6 +17,11 @@ export async function shell(
 ): Promise<number> {
   const at = await requireRunPlace(client, place);
   const run = await client.run(at.project, at.number, at.run);
+  if (run.heldUntil !== null) {
+    if (command.length === 0)
+      output.err(`${place} is held on host ${run.host} until ${run.heldUntil}; exit leaves it so`);
+    return heldShell(client, at, { command, output });
+  }
   const dir = mkdtempSync(join(tmpdir(), 'slipway-shell-'));
   try {
     for (const part of ['repo', 'archive', 'secrets']) mkdirSync(join(dir, part), { mode: 0o777 });

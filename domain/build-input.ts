@@ -7,6 +7,14 @@ import type { Outcome } from './schemas/words';
 export const BUILD_WORKFLOW = 'build';
 export const MAINTENANCE_WORKFLOW = 'maintenance';
 export const ON_DEMAND_WORKFLOW = 'onDemandHost';
+export const SHELL_WORKFLOW = 'shell';
+
+/** A shell into a run that is held; everything else of it is in the rows. */
+export interface ShellInput {
+  shell: string;
+  /** Of the worker that serves the host. */
+  queue: string;
+}
 
 /** A host that a blueprint makes. */
 export interface OnDemandInput {

@@ -14,6 +14,9 @@ export const maintenanceWorkflowId = (cluster: string, id: string): string => `m
 /** Id of the workflow of a host that is made on demand. @param host its name */
 export const hostWorkflowId = (cluster: string, host: string): string => `host/${cluster}/${host}`;
 
+/** Id of the workflow of a shell into a run that is held. */
+export const shellWorkflowId = (shell: string): string => `shell/${shell}`;
+
 /** Queue of workflows and of activities that keep records. */
 export const ORCHESTRATOR_QUEUE = 'orchestrator';
 
@@ -37,7 +40,9 @@ export const containerName = (runId: string, attempt: number, beside?: string): 
 /** The attempt that a container or a folder of this name belongs to; undefined: it is none of ours. */
 export function readContainerName(name: string): { runId: string; attempt: number } | undefined {
   const [, runId, attempt] =
-    /^slipway-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9]\d{0,8})(?:-[a-z][a-z0-9-]*)?$/.exec(name) ?? [];
+    /^slipway-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9]\d{0,8})(?:-[a-z][a-z0-9-]*)?(?:_shell-[0-9a-f]+)?$/.exec(
+      name,
+    ) ?? [];
   return runId === undefined ? undefined : { runId, attempt: Number(attempt) };
 }
 

@@ -11,7 +11,7 @@ import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
 import { ContainerShell } from '../adapters/container-shell';
 import { DockerEngine } from '../adapters/docker-engine';
-import type { ContainerSpec, Engine, FoundContainer } from '../adapters/engine';
+import type { ContainerSpec, Engine, FoundContainer, Terminal } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
 import { SshHost } from '../adapters/ssh-host';
 import { dockerByTls, dockerOverSsh, helperName, HelperShell, RemoteDockerEngine } from '../adapters/remote-docker';
@@ -327,6 +327,43 @@ cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2
     await engine().remove(name);
     expect(await engine().spooled(name)).toEqual([]);
     expect(readdirSync(root)).not.toContain(name);
+  }, 60_000);
+
+  test('H10 terminals open in what a run left, several at once, each with its size, its keys and its exit code', async () => {
+    const mark = `mark-${randomUUID()}`;
+    const { name } = await run(engine(), '#!/bin/sh\necho left >left; exit 3\n', { env: { TRICKY: `it's "odd"` } });
+    const wish = { term: 'xterm', cols: 101, rows: 31 };
+    const screenOf = async (terminal: Terminal): Promise<string> => {
+      const pieces: Buffer[] = [];
+      for await (const piece of terminal.output) pieces.push(piece);
+      return Buffer.concat(pieces).toString().replaceAll('\r', '');
+    };
+    const command = ['sh', '-c', 'stty size; cat left; echo "$TRICKY"; read line; echo "read: $line"; exit 9'];
+    const two = await Promise.all([1, 2].map(() => engine().openTerminal(name, { ...wish, command })));
+    for (const [at, terminal] of two.entries()) await terminal.write(Buffer.from(`keys ${at}\r`));
+    const shown = await Promise.all(two.map(screenOf));
+    const codes = await Promise.all(two.map(({ ended }) => ended));
+    const lasting = await engine().openTerminal(name, {
+      ...wish,
+      command: ['sh', '-c', `while :; do sleep 1; done # ${mark}`],
+    });
+    await waitFor(() => processesWith(`# ${mark}`).length > 0, { what: 'it runs' });
+    if (!kind.includes('container')) {
+      lasting.close();
+      await waitFor(() => processesWith(`# ${mark}`).length === 0, { what: 'it ended with its terminal' });
+    }
+    const remains = (await engine().listRemains()).filter((one) => one.startsWith(name));
+    await Promise.all(remains.map((one) => engine().remove(one)));
+
+    for (const [at, screen] of shown.entries()) {
+      expect(screen).toContain(`31 101\n`);
+      expect(screen).toContain(`left\nit's "odd"\n`);
+      expect(screen).toContain(`read: keys ${at}\n`);
+    }
+    expect(codes).toEqual([9, 9]);
+    expect(processesWith(`# ${mark}`)).toEqual([]);
+    expect((await engine().listRemains()).filter((one) => one.startsWith(name))).toEqual([]);
+    lasting.close();
   }, 60_000);
 
   test('a script whose program is not there says so', async () => {

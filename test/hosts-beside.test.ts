@@ -89,10 +89,7 @@ const foldersLeft = (): string[] =>
 const nothingIsLeft = () =>
   waitFor(
     async () => {
-      const containers = execFileSync('docker', ['ps', '-aq', '--filter', 'label=dev.slipway.run-id'], {
-        encoding: 'utf8',
-      });
-      const left = { leases: await leases(''), folders: foldersLeft(), containers: containers.trim() };
+      const left = { leases: await leases(''), folders: foldersLeft(), containers: await house.containers() };
       if (Object.values(left).some((one) => one.length > 0)) throw new Error(JSON.stringify(left));
       return true;
     },
@@ -106,6 +103,7 @@ test('H9 a script runs commands on its other hosts by their names, and has their
       '{ board: board, peer: far }',
       `
 #!/bin/sh
+exec 2>&1
 echo "hosts: $H_HOSTS at $H_ADDRESS_BOARD"
 slipway on board -- sh -c 'echo "$H_HOST of $H_RUN on $H_WORKER"; pwd >&2; exit 7' 2>/tmp/errors
 echo "code $?, errors $(sed 's,.*/slipway-.*-board/,…/,' /tmp/errors)"
@@ -141,8 +139,8 @@ test('H6 H9 files and trees are copied to another host and back, byte for byte, 
     beside(
       '{ board: board }',
       `
-#!/bin/sh
-set -e
+#!/bin/sh -e
+exec 2>&1
 mkdir -p "tree/a b/c"; echo x >"tree/a b/c/it's"; : >tree/empty; ln -s "a b" tree/link; echo 'echo run' >tree/run; chmod 755 tree/run
 dd if=/dev/urandom of=big bs=1000003 count=11 2>/dev/null
 slipway copy tree board:
@@ -180,6 +178,7 @@ code 2
 test('H9 a host is given back as soon as the script says so, and the next run has it while the first goes on', async () => {
   const script = (more: string): string => `
 #!/bin/sh
+exec 2>&1
 slipway on board -- sh -c 'sleep 1000 & echo "$H_RUN $H_BUILD"'
 ${more}
 `;
@@ -305,8 +304,8 @@ slipway on board -- echo ok
     what: 'it runs',
     timeoutMs: 60_000,
   });
-  const holder = execFileSync('docker', ['ps', '-q', '--filter', 'name=-board$'], { encoding: 'utf8' }).trim();
-  execFileSync('docker', ['kill', holder]);
+  const holder = (await house.containers()).find(({ name }) => name.endsWith('-board'));
+  execFileSync('docker', ['kill', holder?.name ?? '']);
   const build = await house.finished('lost', 1, 120_000);
   const { attempts } = await house.run('lost', 1, 'work');
 

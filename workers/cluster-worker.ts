@@ -9,6 +9,7 @@ import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/w
 import type { Logger } from 'pino';
 import { makeJobActivities } from '../activities/job';
 import { makeMakerActivities } from '../activities/on-demand';
+import { makeShellActivities } from '../activities/shell';
 import { makeTokenSigner } from '../adapters/cluster-keys';
 import { runProcess, type Running } from '../adapters/process';
 import { runningRelease } from '../adapters/releases';
@@ -185,7 +186,7 @@ async function createWorkers(at: {
   const common: Omit<WorkerOptions, 'taskQueue'> = {
     connection,
     namespace,
-    activities: { ...makeJobActivities(ports), ...makeMakerActivities(ports) },
+    activities: { ...makeJobActivities(ports), ...makeMakerActivities(ports), ...makeShellActivities(ports) },
     maxHeartbeatThrottleInterval: '2s',
     defaultHeartbeatThrottleInterval: '2s',
     shutdownGraceTime: NO_LIMIT,

@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, bundleWorkflowCode } from '@temporalio/worker';
 import type { Logger } from 'pino';
 import type { LedgerActivities } from '../activities/on-demand-types';
+import type { ShellRecords } from '../activities/shell-types';
+import { endShell } from '../adapters/store/shells';
 import { makeRecordActivities } from '../activities/records';
 import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
@@ -57,6 +59,7 @@ async function orchestrate(log: Logger): Promise<Running> {
         maintainCluster: (maintenance) => maintainCluster(db, maintenance),
       }),
       ...ledgerActivities(db),
+      ...shellRecords(db),
     },
     maxConcurrentActivityTaskExecutions: 50,
     shutdownGraceTime: '5s',
@@ -100,6 +103,10 @@ function ledgerActivities(db: Database): LedgerActivities {
     hostGone: (host) => hostGone(db, host),
   };
 }
+
+const shellRecords = (db: Database): ShellRecords => ({
+  shellEnds: ({ shell, message }) => endShell(db, shell, { exitCode: null, message }),
+});
 
 /** Built once by `npm run build`; a checkout that was not built bundles at each start. */
 async function findBundle(): Promise<{ codePath: string } | { code: string }> {

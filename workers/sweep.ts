@@ -11,6 +11,12 @@ export type WorkerPorts = JobPorts & { engines: Engines; makers: Makers };
 
 /** Removes containers and folders of attempts that no live lease stands behind; the server frees the slots of what is gone. */
 export async function sweep(ports: WorkerPorts, signal: AbortSignal): Promise<void> {
+  // Once more when something was removed: its slots are free then, and somebody may wait for them.
+  if (await sweepOnce(ports, signal)) await sweepOnce(ports, signal);
+}
+
+/** @returns whether it removed anything */
+async function sweepOnce(ports: WorkerPorts, signal: AbortSignal): Promise<boolean> {
   const worker = ports.worker.id;
   const own = { name: undefined, engine: ports.engines.own };
   const listed = ports.engines.served.map(({ name, direct: engine }) => ({ name, engine }));
@@ -21,10 +27,13 @@ export async function sweep(ports: WorkerPorts, signal: AbortSignal): Promise<vo
   const list = { worker, found: [...known.values()], ...(hosts.length > 0 ? { hosts } : {}) };
   const orphans = new Set((await ports.api.orphans(list, signal)).map(keyOf));
   const isHeld = (key: string): boolean => [...ports.held.keys()].some((name) => entryOf(name)[0]?.[0] === key);
+  let removed = 0;
   for (const { engine, found } of looked) {
     const left = found.filter((name) => entryOf(name).some(([key]) => orphans.has(key) && !isHeld(key)));
     await Promise.all(left.map((name) => engine.remove(name)));
+    removed += left.length;
   }
+  return removed > 0;
 }
 
 interface Looked {

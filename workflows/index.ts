@@ -2,3 +2,4 @@
 export { build } from './build';
 export { maintenance } from './maintenance';
 export { onDemandHost } from './on-demand-host';
+export { shell } from './shell';

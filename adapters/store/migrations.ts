@@ -318,4 +318,34 @@ export const MIGRATIONS: Record<string, Migration> = {
     create unique index one_live_lease_an_attempt on leases (run_id, attempt, name)
       where state in ('granted', 'active', 'releasing');
   `),
+  '0008-shells': statements(`
+    create table shells (
+      id uuid primary key,
+      run_id uuid not null,
+      attempt integer not null,
+      command jsonb not null,
+      term text not null,
+      cols integer not null,
+      rows integer not null,
+      opened_by text not null,
+      created_at timestamptz not null default now(),
+      taken_at timestamptz,
+      seen_at timestamptz not null default now(),
+      ended_at timestamptz,
+      exit_code integer,
+      message text not null default '',
+      input_bytes bigint not null default 0,
+      input_read bigint not null default 0,
+      output_bytes bigint not null default 0,
+      output_read bigint not null default 0,
+      foreign key (run_id, attempt) references attempts (run_id, number)
+    );
+    create table shell_pieces (
+      shell uuid not null references shells (id) on delete cascade,
+      side text not null,
+      start_byte bigint not null,
+      bytes bytea not null,
+      primary key (shell, side, start_byte)
+    );
+  `),
 };

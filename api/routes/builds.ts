@@ -134,7 +134,7 @@ const Number31 = z.coerce
   .positive()
   .max(2 ** 31 - 1);
 
-async function requireBuild(context: ApiContext, path: BuildPath): Promise<BuildRow> {
+export async function requireBuild(context: ApiContext, path: BuildPath): Promise<BuildRow> {
   const number = Number31.safeParse(path.number);
   const row = number.success ? await readBuild(context.db, path.project, number.data) : undefined;
   if (!row) throw notFound(`build ${path.project}/${path.number}`);

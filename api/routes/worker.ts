@@ -33,6 +33,7 @@ import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
 import { Refusal } from '../problem';
 import { sendRelease } from './releases';
+import { workerShellRoutes } from './shells';
 
 const LOG_LIMIT_BYTES = 4 * 1024 * 1024;
 const HolderPath = z.object({ runId: z.uuid(), attempt: z.coerce.number().int().positive().max(shapes.INT_MAX) });
@@ -109,6 +110,8 @@ export function workerRoutes(context: ApiContext): Router {
     if (isForeigner) throw new WorkerRefusal('foreign-attempt', holder.runId);
     response.json({});
   });
+
+  router.use(workerShellRoutes(context, workerOf));
 
   router.post('/v1/worker/release', (_request, response) => sendRelease(context, workerOf(response).cluster, response));
 

@@ -321,6 +321,16 @@ export class House {
     return [...answers, ...started.map((name) => `--- ${name}\n${this.log(name)}`)].join('\n');
   }
 
+  /** Containers of attempts that its workers made, running or not: name and state. Other houses use the same engine. */
+  async containers(): Promise<{ name: string; state: string }[]> {
+    const { workers } = await this.call<{ workers: { id: string }[] }>('GET', '/v1/workers');
+    const own = new Set(workers.map(({ id }) => id));
+    const all = await new Dockerode().listContainers({ all: true, filters: { label: ['dev.slipway.run-id'] } });
+    return all
+      .filter(({ Labels: labels }) => own.has(labels['dev.slipway.worker'] ?? ''))
+      .map(({ Names: [name = ''], State: state }) => ({ name: name.slice(1), state }));
+  }
+
   /** Waits for a run to be in a state, e.g. `running`. */
   runIn(state: string, project: string, ...[number, name]: [number: number, name: string]): Promise<Run> {
     return waitFor(

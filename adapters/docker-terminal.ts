@@ -1,0 +1,115 @@
+// Owns terminals in what a container has left: a new container from its file system as it is, with the same mounts, environment
+// and user, one for each terminal, so that its end takes everything with it. Called by docker-engine.ts; and terminals in a
+// container that runs, by container-shell.ts.
+import { randomBytes } from 'node:crypto';
+import type { Duplex } from 'node:stream';
+import type Dockerode from 'dockerode';
+import { statusOf } from './docker-client';
+import type { Terminal, TerminalWish } from './engine';
+import { ANY_SHELL, carried, sized } from './terminal';
+
+const HELD_IMAGES = 'slipway-held';
+/** Of a container for a terminal: that of its attempt comes before. */
+const MARK = '_shell-';
+export async function openHeld(docker: Dockerode, name: string, wish: TerminalWish): Promise<Terminal> {
+  const { Config: config, HostConfig: host } = await docker.getContainer(name).inspect();
+  const image = await keepImage(docker, name);
+  const shell = `${name}${MARK}${randomBytes(4).toString('hex')}`;
+  const container = await docker.createContainer({
+    name: shell,
+    Image: image,
+    Entrypoint: sized(wish.command.length > 0 ? wish.command : ANY_SHELL, wish),
+    Cmd: [],
+    Env: [...config.Env, `TERM=${wish.term}`],
+    User: config.User,
+    WorkingDir: config.WorkingDir,
+    Labels: config.Labels,
+    Tty: true,
+    OpenStdin: true,
+    StdinOnce: true,
+    HostConfig: {
+      Init: true,
+      Privileged: host.Privileged,
+      CapAdd: host.CapAdd,
+      CapDrop: host.CapDrop,
+      NanoCpus: host.NanoCpus,
+      Memory: host.Memory,
+      MemorySwap: host.MemorySwap,
+      PidsLimit: host.PidsLimit,
+      Mounts: host.Mounts,
+      LogConfig: { Type: 'none', Config: {} },
+    },
+  });
+  const end = (): Promise<void> => endHeld(docker, shell);
+  try {
+    const all = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true };
+    const stream = (await container.attach(all)) as Duplex;
+    // One that has not begun is not running either.
+    const over = container.wait({ condition: 'next-exit' }) as Promise<{ StatusCode: number }>;
+    over.catch(() => undefined);
+    await container.start();
+    const resize = ({ cols, rows }: { cols: number; rows: number }): Promise<void> =>
+      // One that has ended has no size.
+      container.resize({ w: cols, h: rows }).then(undefined, () => undefined);
+    await resize(wish);
+    const ended = over.then(({ StatusCode: code }) => code).finally(end);
+    return { ...carried(stream), ended, resize, close: () => void end() };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+/** The container of a terminal, and the image, unless another terminal has it. */
+export async function endHeld(docker: Dockerode, name: string): Promise<void> {
+  await docker
+    .getContainer(name)
+    .remove({ force: true, v: true })
+    .catch(() => undefined);
+  await docker
+    .getImage(imageOf(name))
+    .remove()
+    .catch(() => undefined);
+}
+
+export const isOfTerminal = (name: string): boolean => name.includes(MARK);
+
+const imageOf = (name: string): string => `${HELD_IMAGES}:${name.split(MARK)[0]}`;
+
+/** Made once for all terminals of one container. */
+async function keepImage(docker: Dockerode, name: string): Promise<string> {
+  try {
+    return (await docker.getImage(imageOf(name)).inspect()).Id;
+  } catch (error) {
+    if (statusOf(error) !== 404) throw error;
+  }
+  await docker.getContainer(name).commit({ repo: HELD_IMAGES, tag: name });
+  return imageOf(name);
+}
+
+/** In a container that runs. What is started there goes with the host's own sweep when the terminal is closed from outside. */
+export async function execTerminal(
+  docker: Dockerode,
+  container: string,
+  { command, term, cols, rows }: TerminalWish,
+): Promise<Terminal> {
+  const exec = await docker.getContainer(container).exec({
+    AttachStdin: true,
+    AttachStdout: true,
+    AttachStderr: true,
+    Tty: true,
+    Cmd: sized(command, { cols, rows }),
+    Env: [`TERM=${term}`],
+  });
+  const stream: Duplex = await exec.start({ hijack: true, stdin: true, Tty: true });
+  const resize = async (size: { cols: number; rows: number }): Promise<void> => {
+    await exec.resize({ w: size.cols, h: size.rows }).catch(() => undefined);
+  };
+  await resize({ cols, rows });
+  const ended = new Promise<number>((done, fail) => {
+    const tell = (): void => void exec.inspect().then(({ ExitCode: code }) => done(code ?? 255), fail);
+    stream.once('close', tell);
+  });
+  ended.catch(() => undefined);
+  return { ...carried(stream), ended, resize, close: () => void stream.destroy() };
+}
