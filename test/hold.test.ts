@@ -14,7 +14,7 @@ let sshd: SshServer;
 beforeAll(async () => {
   sshd = await SshServer.open();
   house = await House.open({
-    slots: 1,
+    slots: 4,
     env: {
       SLIPWAY_HEARTBEAT_TIMEOUT_MS: '6000',
       SLIPWAY_SSH_KEY: sshd.privateKey,
@@ -27,6 +27,7 @@ beforeAll(async () => {
   });
 }, 120_000);
 afterAll(async () => {
+  for (const { name } of (await house?.containers().catch(() => [])) ?? []) execFileSync('docker', ['rm', '-fv', name]);
   await house?.stop();
   await sshd?.stop();
 }, 60_000);
@@ -41,6 +42,7 @@ const leases = async (query = ''): Promise<LeaseSummary[]> =>
   (await house.call<{ leases: LeaseSummary[] }>('GET', `/v1/leases${query}`)).leases;
 const containers = async (): Promise<string[]> =>
   (await house.containers()).map(({ name, state }) => `${name} ${state}`);
+const testHost = (): Promise<HostSummary> => house.call('GET', `${HOSTS}/test-host`);
 const isFree = () =>
   waitFor(async () => (await leases()).length === 0 && (await containers()).length === 0, {
     what: 'everything was taken back',
@@ -66,8 +68,7 @@ test('H10 the host of a run that failed is kept with all it left, over a restart
   expect(minutes).toBeLessThanOrEqual(30);
   expect(lease).toMatchObject({ state: 'held', host: 'test-host', heldUntil: run.heldUntil });
   expect(container).toMatch(/ exited$/);
-  await house.project('next', oneRun('#!/bin/sh\necho next'));
-  await house.trigger('next');
+  expect((await testHost()).busySlots).toBe(1);
   await house.terminate('worker');
   await house.start('worker');
   const name = container.split(' ')[0] ?? '';
@@ -83,12 +84,9 @@ test('H10 the host of a run that failed is kept with all it left, over a restart
   await house.kill9('worker');
   await house.start('worker');
   expect(await containers()).toHaveLength(1);
-  expect((await house.run('next', 1, 'work')).state).toBe('queued');
   expect((await house.call<Run>('DELETE', `${runPath('kept')}/hold`)).heldUntil).toBeNull();
-  await house.finished('next', 1, 90_000);
-
-  expect(await house.logOf('next', 1, 'work')).toBe('next\n');
   await isFree();
+  expect((await testHost()).busySlots).toBe(0);
   const { entries } = await house.operated<{ entries: { action: string; subject: string; detail: string }[] }>(
     'GET',
     '/v1/audit',
@@ -138,9 +136,7 @@ test('H10 only what failed for good is kept: nothing that passed or was cancelle
   await house.call('POST', '/v1/projects/twice/builds/1/rerun', {});
   await house.finished('twice', 1, 120_000);
   expect((await work('twice')).attempts).toHaveLength(4);
-  await house.call('DELETE', `${runPath('twice')}/hold`);
-  await isFree();
-}, 400_000);
+}, 240_000);
 
 test('H10 whoever triggers or reruns a build may have it held, whatever its file says; what is not held is said so', async () => {
   await house.project('wished', oneRun('#!/bin/sh\nexit 1'));
@@ -160,6 +156,4 @@ test('H10 whoever triggers or reruns a build may have it held, whatever its file
   await house.call('POST', `${runPath('wished')}/rerun`, { hold: 10 });
   await house.finished('wished', 1, 60_000);
   expect((await work('wished')).heldUntil).not.toBeNull();
-  await house.call('DELETE', `${runPath('wished')}/hold`);
-  await isFree();
-}, 240_000);
+}, 120_000);

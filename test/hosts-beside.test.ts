@@ -137,7 +137,7 @@ test('H6 H9 files and trees are copied to another host and back, byte for byte, 
   const { run, log } = await outcome(
     'copies',
     beside(
-      '{ board: board }',
+      '{ board: board, peer: far }',
       `
 #!/bin/sh -e
 exec 2>&1
@@ -145,7 +145,7 @@ mkdir -p "tree/a b/c"; echo x >"tree/a b/c/it's"; : >tree/empty; ln -s "a b" tre
 dd if=/dev/urandom of=big bs=1000003 count=11 2>/dev/null
 slipway copy tree board:
 slipway copy tree board:deep/er/other
-slipway copy big board:/tmp/../$H_RUN_TMP
+slipway copy big board:copied-big
 slipway on board -- sh -c 'cat "tree/a b/c/it'"'"'s"; test -h tree/link; tree/run; ls deep/er/other | tr "\\n" " "'
 slipway copy board:deep/er/other back
 slipway copy board:tree/. here
@@ -153,10 +153,11 @@ slipway copy board:copied-big .
 slipway on board -- sh -c 'wc -c <copied-big'
 cmp big copied-big
 diff -r tree back && diff -r tree here && echo same
+slipway copy tree peer:sent; slipway on peer -- sent/run; slipway copy peer:sent round; diff -r tree round && echo round
 slipway copy nothing board: || echo "code $?"
 slipway copy board:nothing . || echo "code $?"
 slipway copy big copied || echo "code $?"
-`.replace('/tmp/../$H_RUN_TMP', 'copied-big'),
+`,
     ),
   );
 
@@ -164,11 +165,13 @@ slipway copy big copied || echo "code $?"
 run
 a b empty link run 11000033
 same
+run
+round
 slipway: no file or folder ./nothing on this host
 code 1
 slipway: no file or folder ./nothing on board
 code 1
-slipway: neither big nor copied begins with a host of this run; it has: board
+slipway: neither big nor copied begins with a host of this run; it has: board peer
 code 2
 `);
   expect(run.outcome).toBe('passed');
