@@ -44,6 +44,7 @@ test('B10 every cause stands for exactly one outcome, and every outcome has a ca
     'engine-unavailable': 'errored',
     'container-lost': 'errored',
     'host-lost': 'errored',
+    'beside-lost': 'errored',
     'artifact-upload': 'errored',
     internal: 'errored',
   });
@@ -181,6 +182,7 @@ test('B6 B10 what is the fault of the machine is tried again within a budget, wh
     'engine-unavailable': 3,
     'container-lost': 3,
     'host-lost': 3,
+    'beside-lost': 3,
   });
   for (const cause of Object.keys(severalAttempts()) as Cause[]) expect(outcomeOf(cause)).toBe('errored');
 });
