@@ -10,6 +10,8 @@ import { carried } from './terminal';
 
 /** An OpenSSH server takes 10 sessions a connection by default. */
 const SESSIONS_A_CONNECTION = 8;
+/** Said for a command that a signal ended. */
+const ENDED_BY_SIGNAL = 255;
 const CONNECT_LIMIT_MS = 10_000;
 /** A link that is silent for three of these is dead. */
 const KEEP_ALIVE_MS = 5_000;
@@ -39,15 +41,7 @@ export class SshHost implements Shell {
   }
 
   async open(command: readonly string[], { input, keepsInput, signal }: OpenOptions = {}): Promise<Opened> {
-    const connection = await this.reserve();
-    let channel: ClientChannel;
-    try {
-      channel = await begin(connection.client, command.map(quote).join(' '));
-    } catch (error) {
-      this.giveBack(connection);
-      throw lostMachine(`${this.name} does not take a command: ${(error as Error).message}`, error);
-    }
-    channel.once('close', () => this.giveBack(connection));
+    const channel = await this.begin(command);
     const letGo = (): void => void channel.destroy();
     if (signal?.aborted) letGo();
     else signal?.addEventListener('abort', letGo, { once: true });
@@ -57,20 +51,24 @@ export class SshHost implements Shell {
   }
 
   async openTerminal({ command, term, cols, rows }: TerminalWish): Promise<Terminal> {
-    const connection = await this.reserve();
-    let channel: ClientChannel;
-    try {
-      channel = await begin(connection.client, command.map(quote).join(' '), { pty: { term, cols, rows } });
-    } catch (error) {
-      this.giveBack(connection);
-      throw lostMachine(`${this.name} gives no terminal: ${(error as Error).message}`, error);
-    }
-    channel.once('close', () => this.giveBack(connection));
+    const channel = await this.begin(command, { pty: { term, cols, rows } });
     const ended = this.endOf(channel).then(({ code }) => code);
     const resize = async (size: { cols: number; rows: number }): Promise<void> => {
       channel.setWindow(size.rows, size.cols, 0, 0);
     };
     return { ...carried(channel), ended, resize, close: () => channel.close() };
+  }
+
+  private async begin(command: readonly string[], options?: ExecOptions): Promise<ClientChannel> {
+    const connection = await this.reserve();
+    try {
+      const channel = await begin(connection.client, command.map(quote).join(' '), options);
+      this.giveBackOnce(connection, channel);
+      return channel;
+    } catch (error) {
+      this.giveBack(connection);
+      throw lostMachine(`${this.name} does not take a command: ${(error as Error).message}`, error);
+    }
   }
 
   /** A connection to a Unix socket there. @throws Error with `code` when it cannot be made */
@@ -88,19 +86,13 @@ export class SshHost implements Shell {
     }
   }
 
-  /** Whoever destroys a channel reads no more of it, and then it does not say that it is closed. */
+  /** Whoever destroys a channel reads no more of it, and one that is not read to its end does not say that it is closed. */
   private giveBackOnce(connection: Connection, channel: ClientChannel): void {
-    let isGiven = false;
-    const giveBack = (): void => {
-      if (!isGiven) this.giveBack(connection);
-      isGiven = true;
-    };
     const destroy = channel.destroy.bind(channel) as Duplex['destroy'];
-    channel.once('close', giveBack).once('end', giveBack);
+    channel.once('close', () => this.giveBack(connection));
     Object.assign(channel, {
       destroy: (error?: Error): Duplex => {
-        giveBack();
-        channel.resume();
+        channel.removeAllListeners('readable').resume();
         return destroy(error);
       },
     });
@@ -109,19 +101,18 @@ export class SshHost implements Shell {
   /** Ends its connections, those in use once they are idle. */
   close(): void {
     this.isClosed = true;
-    for (const { client, sessions } of this.connections) if (sessions === 0) client.end();
+    for (const connection of this.connections) if (connection.sessions === 0) this.end(connection);
   }
 
   private endOf(channel: ClientChannel): Promise<{ code: number; errors: string }> {
     let errors = '';
     channel.stderr.on('data', (bytes: Buffer) => (errors = (errors + bytes.toString()).slice(-ERRORS_KEPT)));
-    let code: number | undefined;
-    channel.once('exit', (exit: number | null) => (code = exit ?? 255));
     const ended = new Promise<{ code: number; errors: string }>((done, fail) => {
       channel.on('error', fail);
-      channel.once('close', () => {
+      // Not by its event `exit`, which is over before anybody can listen when it comes in one piece with the beginning.
+      channel.once('close', (code?: number | null) => {
         if (code === undefined) fail(lostMachine(`${this.name} was lost in the middle of a command`));
-        else done({ code, errors });
+        else done({ code: code ?? ENDED_BY_SIGNAL, errors });
       });
     });
     ended.catch(() => undefined);
@@ -152,10 +143,12 @@ export class SshHost implements Shell {
   private giveBack(connection: Connection): void {
     connection.sessions -= 1;
     const hasRoom = [...this.connections].some((one) => one !== connection && one.sessions < SESSIONS_A_CONNECTION);
-    if (connection.sessions === 0 && (hasRoom || this.isClosed)) {
-      this.connections.delete(connection);
-      connection.client.end();
-    }
+    if (connection.sessions === 0 && (hasRoom || this.isClosed)) this.end(connection);
+  }
+
+  private end(connection: Connection): void {
+    this.connections.delete(connection);
+    connection.client.end();
   }
 
   private connect(): Promise<Client> {

@@ -48,6 +48,7 @@ export class SshServer {
     server.port = given.port ?? (await freePort());
     // Where the server puts the process that has no rights; a package makes it at the start of its service only.
     if (process.getuid?.() === 0) mkdirSync('/run/sshd', { recursive: true });
+    // A login shell of level two reads no start-up file: what this machine's user has in there is no part of a test.
     writeFileSync(
       key('config'),
       `Port ${server.port}
@@ -58,6 +59,7 @@ PidFile ${key('pid')}
 StrictModes no
 UsePAM no
 PasswordAuthentication no
+SetEnv SHLVL=1
 `,
     );
     await server.start();
