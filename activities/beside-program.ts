@@ -4,6 +4,7 @@
 //   out/ID.HOST.ask       what is to be done there, a shell text; before it comes ID.tar, for a copy to the host
 //   out/ID.HOST.release   the host is not needed any more
 //   in/ID.o.N, ID.e.N     what it wrote on its outputs, from byte N; ID.p.N: of the ID.tar that it made, for a copy from there
+//   out/ran/ID            on the host: it was started, and is not again, whoever asks
 //   in/ID.exit            how it ended                                  out/ID.done   all that has been taken
 //
 // POSIX shell throughout, without the braces of parameters: those would be filled in here.
@@ -51,6 +52,7 @@ pass_on() {
 await() {
   at_o=0 at_e=0 over=
   while [ -z "$over" ]; do
+    [ -d "$in" ] || die 1 'this run is over'
     [ ! -e "$in/$id.exit" ] || over=1
     pass_on o $at_o; at_o=$at
     pass_on e $at_e >&2; at_e=$at
@@ -128,11 +130,14 @@ exit "$code"
 /** What serves a host beside that of a run: it starts each ask once, whoever supervises it meanwhile. */
 export const HOLDER_PROGRAM = String.raw`#!/bin/sh
 in=$SLIPWAY_SPOOL/in out=$SLIPWAY_SPOOL/out
+mkdir -p "$out/ran"
 while [ -d "$in" ]; do
   for ask in "$in"/*.ask; do
     [ -e "$ask" ] || continue
     id=$(basename "$ask" .ask)
-    [ ! -e "$out/$id.o" ] || continue
+    # Not what is being discarded, nor what comes again from a supervisor that was believed dead.
+    [ ! -e "$out/ran/$id" ] || continue
+    : >"$out/ran/$id"
     : >"$out/$id.e"
     : >"$out/$id.o"
     {

@@ -2,21 +2,13 @@
 // is carried over and the answers back, through the spools on both sides. Whatever is known lies on the hosts, so that a
 // supervisor that comes after a killed one goes on in the middle of a file. Called by supervise.ts and job.ts.
 import { setMaxListeners } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { containerName } from '../domain/names';
 import type { AttemptKey } from '../domain/schemas/worker-api';
 import type { Engine, EngineError, EngineErrorReason, SpoolFile } from '../adapters/engine';
 import type { AttemptApi } from '../adapters/worker-api';
 
-/** How often it is looked what a script asks for, ms. */
-const ROUND_MS = 200;
-/** How often it is looked what an ask has come to: first, and once it takes longer, ms. */
-const LOOK_MS = { first: 50, most: 500 };
 /** A piece of a file on its way, bytes. */
 const PIECE_BYTES = 4 * 1024 * 1024;
-/** A host that is not reached for longer is lost, ms. */
-const AWAY_LIMIT_MS = 120_000;
-const RETRY_MS = 1_000;
 
 /** A host as its run calls it. Its engines refuse whoever comes with an older token. */
 export interface HostBeside {
@@ -141,34 +133,35 @@ export class HostsBeside {
     const signal = AbortSignal.any([over, this.at.detach, failing.signal]);
     // As many wait as the script has asks under way.
     setMaxListeners(0, signal);
-    await this.readLeaving(own, signal).catch(fail);
+    await this.readLeaving(own).catch(fail);
     for (const host of this.hosts.values()) this.watch(host, signal).catch(fail);
-    const open = new Map<string, Promise<void>>();
-    while (!signal.aborted) {
-      await this.round(own, { open, signal, fail }).catch(fail);
-      await sleep(ROUND_MS, undefined, { signal }).catch(() => undefined);
-    }
+    await this.relay(own, signal, fail).catch(fail);
     if (failing.signal.aborted && !over.aborted && !this.at.detach.aborted) throw failing.signal.reason;
   }
 
   /** Those that an earlier supervisor was giving back when it was ended: they may be gone. */
-  private async readLeaving(own: Side, signal: AbortSignal): Promise<void> {
-    const files = await retried(() => own.engine.spooled(own.name), signal);
+  private async readLeaving(own: Side): Promise<void> {
+    const files = await list(own);
     for (const { kind, host } of readAsks(files)) if (kind === 'release') this.leaving.add(host);
   }
 
-  private async round(
-    own: Side,
-    { open, signal, fail }: { open: Map<string, Promise<void>>; signal: AbortSignal; fail: (error: unknown) => void },
-  ): Promise<void> {
-    const files = await retried(() => own.engine.spooled(own.name), signal);
-    for (const ask of readAsks(files)) {
-      if (!open.has(ask.id)) open.set(ask.id, this.answer(own, ask, signal).catch(fail));
-    }
-    for (const id of readDone(files)) {
-      await open.get(id);
-      await retried(() => own.engine.discard(own.name, `${id}.`), signal);
-      open.delete(id);
+  private async relay(own: Side, signal: AbortSignal, fail: (error: unknown) => void): Promise<void> {
+    const open = new Map<string, { work: Promise<void>; answered: AbortController }>();
+    for await (const files of own.engine.watchSpool(own.name, { signal })) {
+      const asks = new Map(readAsks(files).map((ask) => [ask.id, ask]));
+      for (const [id, ask] of asks) {
+        if (open.has(id)) continue;
+        const answered = new AbortController();
+        const both = AbortSignal.any([signal, answered.signal]);
+        open.set(id, { work: this.answer(own, ask, both).catch(fail), answered });
+      }
+      // Also by a supervisor that was believed dead.
+      for (const [id, { answered }] of open) if (!asks.has(id)) answered.abort();
+      for (const id of readDone(files)) {
+        await open.get(id)?.work;
+        await own.engine.discard(own.name, `${id}.`);
+        open.delete(id);
+      }
     }
   }
 
@@ -186,34 +179,24 @@ export class HostsBeside {
 
   private async answer(own: Side, ask: Ask, signal: AbortSignal): Promise<void> {
     const host = this.hosts.get(ask.host);
-    if (!host) return this.refuse(own, ask, { why: `host ${ask.host} was given back already`, signal });
-    if (ask.sizeBytes > MOST_ASK) return this.refuse(own, ask, { why: 'the command is longer than 4 MiB', signal });
+    if (!host) return refuse(own, ask, `host ${ask.host} was given back already`);
+    if (ask.sizeBytes > MOST_ASK) return refuse(own, ask, 'the command is longer than 4 MiB');
     if (ask.kind === 'release') {
       this.leaving.add(host.name);
       await giveBack([host], this.at, this.api);
       this.hosts.delete(host.name);
-      await retried(() => own.engine.put(own.name, `${ask.id}.exit`, Buffer.from('0\n')), signal);
+      await own.engine.put(own.name, `${ask.id}.exit`, Buffer.from('0\n'));
       return;
     }
     const there: Side = { engine: host.engine, name: this.nameOn(host) };
     try {
-      await retried(() => carry(own, there, { ...ask, signal }), signal);
+      if (!(await carry(own, there, { ...ask, signal }))) throw this.lost(host);
     } catch (error) {
+      const isOpen = readAsks(await list(own)).some(({ id }) => id === ask.id);
+      if (!isOpen) return there.engine.discard(there.name, `${ask.id}.`);
       if (!this.leaving.has(host.name)) throw asBesideError(error, host);
-      await this.refuse(own, ask, { why: `host ${ask.host} was given back meanwhile`, signal });
+      await refuse(own, ask, `host ${ask.host} was given back meanwhile`);
     }
-  }
-
-  private async refuse(
-    own: Side,
-    { id, kind }: Ask,
-    { why, signal }: { why: string; signal: AbortSignal },
-  ): Promise<void> {
-    const code = kind === 'release' ? '0\n' : '2\n';
-    await retried(async () => {
-      if (kind === 'ask') await own.engine.put(own.name, `${id}.e.${padded(0)}`, Buffer.from(`slipway: ${why}\n`));
-      await own.engine.put(own.name, `${id}.exit`, Buffer.from(code));
-    }, signal);
   }
 }
 
@@ -239,8 +222,13 @@ function readDone(files: readonly SpoolFile[]): string[] {
   return files.flatMap(({ side, name }) => (side === 'out' ? (/^(\d+(?:-\d+)?)\.done$/.exec(name)?.[1] ?? []) : []));
 }
 
-/** Takes one ask over and its answer back; goes on wherever an earlier call of it was ended. */
-async function carry(own: Side, there: Side, { id, host, signal }: Ask & { signal: AbortSignal }): Promise<void> {
+async function refuse({ engine, name }: Side, { id, kind }: Ask, why: string): Promise<void> {
+  if (kind === 'ask') await engine.put(name, `${id}.e.${padded(0)}`, Buffer.from(`slipway: ${why}\n`));
+  await engine.put(name, `${id}.exit`, Buffer.from(kind === 'release' ? '0\n' : '2\n'));
+}
+
+/** Takes one ask over and its answer back; goes on wherever an earlier call of it was ended. @returns false when what serves it is gone */
+async function carry(own: Side, there: Side, { id, host, signal }: Ask & { signal: AbortSignal }): Promise<boolean> {
   const tar = { file: `${id}.tar`, as: `${id}.p.` };
   await pass({ from: own, to: there, ...tar }, await list(own));
   const text = await readHead(own.engine.take(own.name, `${id}.${host}.ask`, 0), MOST_ASK);
@@ -248,19 +236,16 @@ async function carry(own: Side, there: Side, { id, host, signal }: Ask & { signa
   const output = ['o', 'e'].map((stream): Passage => {
     return { from: there, to: own, file: `${id}.${stream}`, as: `${id}.${stream}.` };
   });
-  const isOver = (files: readonly SpoolFile[]): boolean => sizeOf(files, `${id}.exit`) > 0;
-  let pauseMs = LOOK_MS.first;
-  for (let files = await list(there); !isOver(files); files = await list(there)) {
+  let files: readonly SpoolFile[] = [];
+  for await (files of there.engine.watchSpool(there.name, { until: `${id}.exit`, signal })) {
     for (const passage of output) await pass(passage, files);
-    await sleep(pauseMs, undefined, { signal });
-    pauseMs = Math.min(pauseMs * 1.3, LOOK_MS.most);
   }
-  // Listed anew: what was written just before the end.
-  const files = await list(there);
-  for (const passage of [...output, { from: there, to: own, ...tar }]) await pass(passage, files);
+  if (sizeOf(files, `${id}.exit`) === 0) return false;
+  await pass({ from: there, to: own, ...tar }, files);
   const exit = await readHead(there.engine.take(there.name, `${id}.exit`, 0), MOST_EXIT);
   await own.engine.put(own.name, `${id}.exit`, exit);
   await there.engine.discard(there.name, `${id}.`);
+  return true;
 }
 
 const list = ({ engine, name }: Side): Promise<SpoolFile[]> => engine.spooled(name);
@@ -331,17 +316,3 @@ async function readHead(source: AsyncIterable<Buffer>, most: number): Promise<Bu
 
 /** As the program on the host counts. */
 const padded = (byte: number): string => String(byte).padStart(15, '0');
-
-/** Again and again while a host is away; every call can be repeated. */
-async function retried<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  const giveUpAtMs = performance.now() + AWAY_LIMIT_MS;
-  for (;;) {
-    try {
-      return await call();
-    } catch (error) {
-      const isAway = isEngineError(error) && error.reason === 'engine-unavailable';
-      if (signal.aborted || !isAway || performance.now() > giveUpAtMs) throw error;
-    }
-    await sleep(RETRY_MS, undefined, { signal });
-  }
-}

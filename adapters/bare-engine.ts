@@ -3,22 +3,22 @@
 import { createHash } from 'node:crypto';
 import { posix } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { MachineFacts } from '../domain/schemas/hosts';
 import type { Checkout } from '../domain/schemas/plan';
-import { BARE_CODES, BARE_PROGRAM } from './bare-program';
+import { readProbe, readSpool, readState, reasonOf, type BareProbe } from './bare-answers';
+import { BARE_PROGRAM } from './bare-program';
 import { EngineError } from './engine';
 import type {
   ArchivedFile,
   ContainerExit,
   ContainerSpec,
   Engine,
-  EngineErrorReason,
   FollowOptions,
   FoundContainer,
   SpoolFile,
   Terminal,
   TerminalWish,
   WaitOptions,
+  WatchOptions,
 } from './engine';
 import { quote, type Opened, type OpenOptions, type Shell } from './shell';
 import { ANY_SHELL } from './terminal';
@@ -33,11 +33,6 @@ const MOST_ANSWER = 16 * 1024 * 1024;
 const UNKNOWN_EXIT = 255;
 
 const NEVER = new AbortController().signal;
-
-export interface BareProbe {
-  machine: MachineFacts;
-  freeDiskBytes: number;
-}
 
 export class BareEngine implements Engine {
   /** @param root folder of the runs on the machine @param token of the one lease that calls; 0: nobody holds the runs */
@@ -73,9 +68,8 @@ export class BareEngine implements Engine {
     const spool = spec.hasSpool
       ? [quote(`SLIPWAY_SPOOL=${spec.runDir}`), `PATH=${quote(posix.join(spec.runDir, 'bin'))}:"$PATH"`]
       : [];
-    const words = [...env, ...spool, quote(posix.join(spec.runDir, 'script'))];
-    const script = words.pop();
-    const launch = `[ $# -gt 0 ] || set -- ${script}\nexec env ${words.join(' ')} "$@"\n`;
+    const script = quote(posix.join(spec.runDir, 'script'));
+    const launch = `[ $# -gt 0 ] || set -- ${script}\nexec env ${[...env, ...spool].join(' ')} "$@"\n`;
     await this.call('create', spec.name, { input: Buffer.from(launch) });
     return spec.name;
   }
@@ -119,8 +113,7 @@ export class BareEngine implements Engine {
           awaySince = undefined;
           yield bytes;
         }
-        await ended;
-        return;
+        return await this.require(ended, `cannot read the log of ${name}`);
       } catch (error) {
         awaySince = await this.rest(error, awaySince, signal);
       }
@@ -128,17 +121,13 @@ export class BareEngine implements Engine {
   }
 
   async wait({ name }: FoundContainer, { signal }: WaitOptions): Promise<ContainerExit> {
-    for (let awaySince: number | undefined; ;) {
-      try {
-        const opened = await this.open(['wait', name], { signal, isOwn: true });
-        const { state, exitCode } = readState(await this.answerOf(opened));
-        if (state === 'absent') throw new EngineError('no-such-container', `the folder of ${name} is gone`);
-        const isLost = exitCode === undefined;
-        return { exitCode: exitCode ?? UNKNOWN_EXIT, outOfMemory: false, isUnwatched: isLost, isEndLost: false };
-      } catch (error) {
-        awaySince = await this.rest(error, awaySince, signal);
-      }
-    }
+    return this.patiently(async () => {
+      const opened = await this.open(['wait', name], { signal, isOwn: true });
+      const { state, exitCode } = readState(await this.answerOf(opened));
+      if (state === 'absent') throw new EngineError('no-such-container', `the folder of ${name} is gone`);
+      const isLost = exitCode === undefined;
+      return { exitCode: exitCode ?? UNKNOWN_EXIT, outOfMemory: false, isUnwatched: isLost, isEndLost: false };
+    }, signal);
   }
 
   async stop(name: string, graceMs: number): Promise<void> {
@@ -146,7 +135,7 @@ export class BareEngine implements Engine {
   }
 
   async *archivedFiles(name: string): AsyncGenerator<ArchivedFile> {
-    const listed = await this.call('files', name);
+    const listed = await this.patiently(() => this.call('files', name));
     const entries = listed.split('\0').flatMap((entry) => {
       const [, size, path] = /^ *(\d+) \.\/(.+)$/s.exec(entry) ?? [];
       return path === undefined ? [] : [{ path, sizeBytes: Number(size) }];
@@ -155,47 +144,83 @@ export class BareEngine implements Engine {
     for (const entry of entries) yield { ...entry, open: () => this.read(name, entry) };
   }
 
-  /** Goes on where it was when the machine was lost meanwhile. @throws EngineError when it is not what it was */
+  /** @throws EngineError when it is not what it was */
   private async *read(name: string, { path, sizeBytes }: { path: string; sizeBytes: number }): AsyncGenerator<Buffer> {
     const hash = createHash('sha256');
-    let at = 0;
-    let isPieced = false;
-    for (let awaySince: number | undefined; ;) {
-      try {
-        const opened = await this.open(['read', name], { args: [path, String(at)] });
-        for await (const piece of opened.output) {
-          at += piece.length;
-          awaySince = undefined;
-          hash.update(piece);
-          yield piece;
-        }
-        await this.require(opened.ended, `cannot read ${path}`);
-        break;
-      } catch (error) {
-        isPieced = true;
-        awaySince = await this.rest(error, awaySince, NEVER);
-      }
+    const from = { folder: 'archive', path, at: 0, isPieced: false };
+    for await (const piece of this.readOn(name, from)) {
+      hash.update(piece);
+      yield piece;
     }
-    if (at !== sizeBytes) throw new EngineError('refused', `${path} changed while it was read`);
+    if (from.at !== sizeBytes) throw new EngineError('refused', `${path} changed while it was read`);
     // SSH itself vouches for what came in one go.
-    if (isPieced && (await this.call('digest', name, { args: [path] })).trim() !== hash.digest('hex')) {
+    if (!from.isPieced) return;
+    const digest = await this.patiently(() => this.call('digest', name, { args: [path] }));
+    if (digest.trim() !== hash.digest('hex')) {
       throw new EngineError('refused', `${path} is not what was read: its digest differs`);
     }
   }
 
-  async spooled(name: string): Promise<SpoolFile[]> {
-    return (await this.call('spooled', name)).split('\n').flatMap((line) => {
-      // Mode, links, owner, group, size, three words of time: of plain files alone.
-      const [, side, size, file] = /^(in|out) -\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ (.+)$/.exec(line) ?? [];
-      if (file === undefined || file.endsWith('.new')) return [];
-      return [{ side: side as SpoolFile['side'], name: file, sizeBytes: Number(size) }];
-    });
+  /** To the end of a file; goes on where it was when the machine was lost meanwhile. @param from moves along */
+  private async *readOn(
+    name: string,
+    from: { folder: string; path: string; at: number; isPieced: boolean },
+  ): AsyncGenerator<Buffer> {
+    const { folder, path } = from;
+    for (let awaySince: number | undefined; ;) {
+      try {
+        const opened = await this.open(['read', name], { args: [folder, path, String(from.at)] });
+        for await (const piece of opened.output) {
+          from.at += piece.length;
+          awaySince = undefined;
+          yield piece;
+        }
+        return await this.require(opened.ended, `cannot read ${path}`);
+      } catch (error) {
+        from.isPieced = true;
+        awaySince = await this.rest(error, awaySince, NEVER);
+      }
+    }
   }
 
-  async *take(name: string, file: string, fromByte: number): AsyncGenerator<Buffer> {
-    const { output, ended } = await this.open(['take', name], { args: [file, String(fromByte)] });
-    yield* output;
-    await this.require(ended, `cannot read ${file}`);
+  async spooled(name: string): Promise<SpoolFile[]> {
+    return readSpool(await this.call('spooled', name));
+  }
+
+  async *watchSpool(name: string, { until, signal }: WatchOptions): AsyncGenerator<SpoolFile[]> {
+    for (let awaySince: number | undefined; ;) {
+      try {
+        const { output, ended } = await this.open(['watch', name], { args: [until ?? ''], signal });
+        for await (const listing of this.listings(output)) {
+          awaySince = undefined;
+          yield* listing === '' ? [] : [readSpool(listing)];
+        }
+        return await this.require(ended, `cannot watch what passes to and from ${name}`);
+      } catch (error) {
+        awaySince = await this.rest(error, awaySince, signal);
+      }
+    }
+  }
+
+  /** Texts that end with a NUL each. */
+  private async *listings(output: AsyncIterable<Buffer>): AsyncGenerator<string> {
+    let held = Buffer.alloc(0);
+    for await (const bytes of output) {
+      held = Buffer.concat([held, bytes]);
+      for (let end = held.indexOf(0); end !== -1; end = held.indexOf(0)) {
+        yield held.toString('utf8', 0, end);
+        held = held.subarray(end + 1);
+      }
+      this.requireBounded(held.length);
+    }
+  }
+
+  private requireBounded(bytes: number): void {
+    if (bytes > MOST_ANSWER) throw new EngineError('refused', `${this.shell.name} answers without an end`);
+  }
+
+  take(name: string, file: string, fromByte: number): AsyncGenerator<Buffer> {
+    return this.readOn(name, { folder: 'out', path: file, at: fromByte, isPieced: false });
   }
 
   async put(name: string, file: string, bytes: Uint8Array): Promise<number> {
@@ -228,19 +253,7 @@ export class BareEngine implements Engine {
 
   /** What the machine is, and whether a program can be written and run there. @throws EngineError */
   async probe(): Promise<BareProbe> {
-    const [system = '', processor = '', cpus = '', memoryKib = '', freeKib = ''] = (
-      await this.call('probe', '-')
-    ).split('\n');
-    const positive = (number: number): number | null => (number > 0 ? number : null);
-    return {
-      machine: {
-        os: osOf(system),
-        arch: archOf(processor),
-        cpus: positive(Number(cpus)),
-        memoryBytes: positive(Number(memoryKib) * 1024),
-      },
-      freeDiskBytes: Number(freeKib) * 1024,
-    };
+    return readProbe(await this.call('probe', '-'));
   }
 
   private dirOf(name: string): string {
@@ -262,7 +275,7 @@ export class BareEngine implements Engine {
     try {
       for await (const piece of opened.output) {
         bytes += piece.length;
-        if (bytes > MOST_ANSWER) throw new EngineError('refused', `${this.shell.name} answers without an end`);
+        this.requireBounded(bytes);
         pieces.push(piece);
       }
     } catch (error) {
@@ -301,6 +314,16 @@ export class BareEngine implements Engine {
     return new EngineError('engine-unavailable', (error as Error).message, { cause: error });
   }
 
+  private async patiently<T>(call: () => Promise<T>, signal = NEVER): Promise<T> {
+    for (let awaySince: number | undefined; ;) {
+      try {
+        return await call();
+      } catch (error) {
+        awaySince = await this.rest(error, awaySince, signal);
+      }
+    }
+  }
+
   /** Waits for a machine that was lost. @returns since when it is @throws what cannot be waited for, and when it took too long */
   private async rest(error: unknown, awaySince: number | undefined, signal: AbortSignal): Promise<number> {
     signal.throwIfAborted();
@@ -311,52 +334,4 @@ export class BareEngine implements Engine {
     await sleep(RETRY_MS, undefined, { signal });
     return since;
   }
-}
-
-interface BareState {
-  state: 'absent' | 'created' | 'running' | 'exited' | 'lost';
-  /** s since 1970 */
-  created: number;
-  started: number | undefined;
-  exitCode: number | undefined;
-}
-
-function readState(answer: string): BareState {
-  const [state = '', created, started, exitCode] = answer.trim().split(' ');
-  if (!['absent', 'created', 'running', 'exited', 'lost'].includes(state)) {
-    throw new EngineError('refused', `the program of the run said ${JSON.stringify(answer.slice(0, 200))}`);
-  }
-  const number = (text: string | undefined): number | undefined => (text === undefined ? undefined : Number(text));
-  return {
-    state: state as BareState['state'],
-    created: Number(created),
-    started: number(started),
-    exitCode: number(exitCode),
-  };
-}
-
-function reasonOf(code: number, errors: string): EngineErrorReason {
-  if (code === BARE_CODES.gone) return 'no-such-container';
-  if (code === BARE_CODES.fenced) return 'fenced';
-  if (/no space left on device|disk quota exceeded/i.test(errors)) return 'disk-full';
-  // Not by the program: the shell, or the folder of the runs, is not as it should be.
-  return [1, 126, 127].includes(code) ? 'engine-unavailable' : 'refused';
-}
-
-function osOf(system: string): string | null {
-  if (/^(?:MINGW|MSYS|CYGWIN)/.test(system)) return 'windows';
-  return system === '' ? null : system.toLowerCase();
-}
-
-const ARCHITECTURES: ReadonlyMap<string, string> = new Map([
-  ['x86_64', 'amd64'],
-  ['x64', 'amd64'],
-  ['aarch64', 'arm64'],
-  ['i686', '386'],
-  ['ia32', '386'],
-]);
-
-/** In Docker's words. */
-export function archOf(processor: string): string | null {
-  return processor === '' ? null : (ARCHITECTURES.get(processor) ?? processor);
 }

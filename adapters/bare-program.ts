@@ -115,6 +115,13 @@ plain_file() {
   [ -f "$path" ] || die 6 "$2 is no plain file any more"
 }
 
+# A file that goes meanwhile is no fault.
+spool() {
+  LC_ALL=C ls -lnA "$run/in" 2>/dev/null
+  echo /
+  LC_ALL=C ls -lnA "$run/out" 2>/dev/null
+}
+
 digest() {
   { sha256sum || shasum -a 256 || openssl dgst -sha256 -r; } 2>/dev/null <"$1" | cut -c1-64 | grep . || die 6 "no program for SHA-256 on the host"
 }
@@ -209,21 +216,33 @@ files)
   find . -type f -exec "$sh" -c 'for file; do printf "%s %s\0" "$(wc -c <"$file")" "$file"; done' sh {} +
   ;;
 read)
-  plain_file archive "$1"
-  exec tail -c +$(($2 + 1)) "$path"
-  ;;
-take)
-  plain_file out "$1"
-  exec tail -c +$(($2 + 1)) "$path"
+  plain_file "$1" "$2"
+  exec tail -c +$(($3 + 1)) "$path"
   ;;
 digest)
   plain_file archive "$1"
   digest "$path"
   ;;
 spooled)
-  LC_ALL=C
-  export LC_ALL
-  for side in in out; do [ ! -d "$run/$side" ] || ls -lnA "$run/$side" | sed "s/^/$side /"; done
+  spool
+  exit 0
+  ;;
+watch)
+  seen= rounds=0 over= pause=0.1
+  while [ -d "$run/in" ]; do
+    [ -z "$1" ] || [ ! -e "$run/out/$1" ] || over=1
+    now=$(spool)
+    if [ "$now" != "$seen" ]; then
+      printf '%s\0' "$now"
+      seen=$now rounds=0 pause=0.1
+    fi
+    [ -z "$over" ] || break
+    rounds=$((rounds + 1))
+    [ $rounds -lt 50 ] || pause=0.4
+    # Ends it when nobody reads any more.
+    [ $((rounds % 20)) -ne 0 ] || printf '\0'
+    sleep $pause
+  done
   ;;
 put)
   fence
@@ -238,7 +257,8 @@ put)
   ;;
 discard)
   fence
-  rm -rf "$run/in/$1"* "$run/out/$1"*
+  # What was asked before the answer: who looks meanwhile must not take it for one that has none.
+  rm -rf "$run/out/$1"* && rm -rf "$run/in/$1"*
   ;;
 terminal)
   [ -e "$run/created" ] || die 3 "the folder of $name is gone"

@@ -27,6 +27,7 @@ import type {
   Terminal,
   TerminalWish,
   WaitOptions,
+  WatchOptions,
 } from './engine';
 
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
@@ -229,6 +230,15 @@ export class DockerEngine implements Engine {
     return this.inSpool(name, (spool) => spool.list());
   }
 
+  async *watchSpool(name: string, options: WatchOptions): AsyncGenerator<SpoolFile[]> {
+    try {
+      yield* this.spoolOf(name).watch(options);
+    } catch (error) {
+      options.signal.throwIfAborted();
+      throw asSpoolError(name, error);
+    }
+  }
+
   async *take(name: string, file: string, fromByte: number): AsyncGenerator<Buffer> {
     yield* await this.inSpool(name, (spool) => spool.take(file, fromByte));
   }
@@ -243,13 +253,14 @@ export class DockerEngine implements Engine {
 
   private async inSpool<T>(name: string, call: (spool: FileSpool) => Promise<T>): Promise<T> {
     try {
-      return await call(new FileSpool(join(this.runsDir, name)));
+      return await call(this.spoolOf(name));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
-        throw new EngineError('no-such-container', `a file that passes to or from ${name} is gone`);
-      }
-      throw translate(error, `cannot get at the files that pass to and from ${name}`);
+      throw asSpoolError(name, error);
     }
+  }
+
+  private spoolOf(name: string): FileSpool {
+    return new FileSpool(join(this.runsDir, name));
   }
 
   async openTerminal(name: string, wish: TerminalWish): Promise<Terminal> {
@@ -368,6 +379,13 @@ function reasonOf(error: unknown, otherwise: EngineErrorReason): EngineErrorReas
   if (['ENOSPC', 'EDQUOT'].includes(code)) return 'disk-full';
   if (['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EACCES'].includes(code)) return 'engine-unavailable';
   return otherwise;
+}
+
+function asSpoolError(name: string, error: unknown): EngineError {
+  if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+    return new EngineError('no-such-container', `a file that passes to or from ${name} is gone`);
+  }
+  return translate(error, `cannot get at the files that pass to and from ${name}`);
 }
 
 function translate(error: unknown, what: string, otherwise: EngineErrorReason = 'refused'): EngineError {

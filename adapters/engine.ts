@@ -118,6 +118,12 @@ export interface Terminal {
   close(): void;
 }
 
+export interface WatchOptions {
+  /** Of `out`: it ends when that is there. What it says last was then looked for after it had come. */
+  until?: string;
+  signal: AbortSignal;
+}
+
 /** Every call but that of a terminal is safe to repeat. All throw EngineError. */
 export interface Engine {
   /** The same for the holder of a lease: its host refuses changes with `fenced` once it has seen a newer token, where it can. */
@@ -148,6 +154,8 @@ export interface Engine {
   archivedFiles(name: string): AsyncGenerator<ArchivedFile>;
   /** Plain files of the spool, by name. Those that are being written are left out. */
   spooled(name: string): Promise<SpoolFile[]>;
+  /** The same, now and whenever it has changed, until the folder is gone; an engine that is away is waited for. @throws what the signal says */
+  watchSpool(name: string, options: WatchOptions): AsyncGenerator<SpoolFile[]>;
   /** What is in a file of `out` now, from a byte offset. Links are not followed. */
   take(name: string, file: string, fromByte: number): AsyncIterable<Buffer>;
   /** Puts a file into `in`, whole or not at all; what is there under its name already stays. @returns the size of what is there, bytes */

@@ -1,13 +1,17 @@
 // Owns the spool of a run on the worker's own disk: files that pass between a run in a container and its supervisor.
 // In `out` the container writes, and what it plants there is not trusted; `in` it can only read. Called by docker-engine.ts.
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { chmod, link, lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { openPlain } from './archive-files';
-import type { SpoolFile } from './engine';
+import type { SpoolFile, WatchOptions } from './engine';
 
 /** On one side: whoever has more has not written them for us. */
 const MOST_FILES = 100_000;
+/** How often it is looked for changes: after one, and once there were none for some seconds, ms. */
+const LOOK_MS = { first: 100, most: 400 };
 const SIDES = ['in', 'out'] as const;
 
 /** Makes the folders of a spool, and the program by which the run uses it. */
@@ -33,6 +37,23 @@ export class FileSpool {
     return files;
   }
 
+  async *watch({ until, signal }: WatchOptions): AsyncGenerator<SpoolFile[]> {
+    let seen = '';
+    let pauseMs = LOOK_MS.first;
+    while (existsSync(join(this.dir, 'in'))) {
+      const isOver = until !== undefined && existsSync(join(this.dir, 'out', until));
+      const files = await this.list();
+      const now = JSON.stringify(files);
+      if (now !== seen) {
+        yield files;
+        [seen, pauseMs] = [now, LOOK_MS.first];
+      }
+      if (isOver) return;
+      await sleep(pauseMs, undefined, { signal });
+      pauseMs = Math.min(pauseMs * 1.1, LOOK_MS.most);
+    }
+  }
+
   async take(name: string, fromByte: number): Promise<AsyncIterable<Buffer>> {
     const file = await openPlain(join(this.dir, 'out', name));
     if ((await file.stat()).isFile()) return file.createReadStream({ start: fromByte }) as AsyncIterable<Buffer>;
@@ -55,8 +76,9 @@ export class FileSpool {
     }
   }
 
+  /** What was asked goes before the answer: who looks meanwhile must not take it for one that has none. */
   async discard(prefix: string): Promise<void> {
-    for (const side of SIDES) {
+    for (const side of SIDES.toReversed()) {
       const names = (await this.names(side)).filter((name) => name.startsWith(prefix));
       await Promise.all(names.map((name) => rm(join(this.dir, side, name), { force: true, recursive: true })));
     }

@@ -10,7 +10,7 @@ const RETRY_MS = 500;
 /** A call that takes longer has lost its answer, ms: dockerode waits for ever for one that was cut in its middle. */
 const CALL_LIMIT_MS = 60_000;
 
-/** The same engine; what only breaks because it is away for a moment is tried again. `follow` and `wait` do so themselves. */
+/** The same engine; what only breaks because it is away for a moment is tried again. Those that take long do so themselves. */
 export function patient(engine: Engine): Engine {
   return {
     under: (token) => patient(engine.under(token)),
@@ -28,6 +28,7 @@ export function patient(engine: Engine): Engine {
     stop: (name, graceMs) => patiently(() => engine.stop(name, graceMs), CALL_LIMIT_MS + graceMs),
     archivedFiles: (name) => engine.archivedFiles(name),
     spooled: (name) => patiently(() => engine.spooled(name)),
+    watchSpool: (name, options) => engine.watchSpool(name, options),
     take: (name, file, fromByte) => engine.take(name, file, fromByte),
     put: (name, file, bytes) => patiently(() => engine.put(name, file, bytes)),
     discard: (name, prefix) => patiently(() => engine.discard(name, prefix)),

@@ -6,7 +6,8 @@ import { inspect } from 'node:util';
 import Dockerode from 'dockerode';
 import type { DockerSshReach, DockerTlsReach } from '../domain/schemas/hosts';
 import type { Checkout } from '../domain/schemas/plan';
-import { BareEngine, type BareProbe } from './bare-engine';
+import type { BareProbe } from './bare-answers';
+import { BareEngine } from './bare-engine';
 import { ContainerShell } from './container-shell';
 import { ensureRunning, messageOf, pullImage } from './docker-client';
 import { DockerEngine } from './docker-engine';
@@ -21,6 +22,7 @@ import type {
   Terminal,
   TerminalWish,
   WaitOptions,
+  WatchOptions,
 } from './engine';
 import { lostMachine, type Opened, type OpenOptions, type Shell } from './shell';
 import type { SshHost } from './ssh-host';
@@ -101,6 +103,10 @@ export class RemoteDockerEngine implements Engine {
 
   spooled(name: string): Promise<SpoolFile[]> {
     return this.folders.spooled(name);
+  }
+
+  watchSpool(name: string, options: WatchOptions): AsyncGenerator<SpoolFile[]> {
+    return this.folders.watchSpool(name, options);
   }
 
   take(name: string, file: string, fromByte: number): AsyncIterable<Buffer> {

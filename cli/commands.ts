@@ -207,7 +207,8 @@ export async function log(
   } else {
     await write(await client.log(place));
   }
-  await sayGaps(client, place, output);
+  const { attempts } = await client.run(place.project, place.number, place.run);
+  sayGaps(attempts.find(({ number }) => number === options.attempt) ?? attempts.at(-1), output);
   return EXIT.passed;
 }
 

@@ -2,8 +2,8 @@
 // Called by `slipway run` and `slipway up --example`.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sayGap } from '../domain/log-gap';
-import type { Build, RunSummary } from '../domain/schemas/api';
-import { ClientError, type Client, type RunPlace } from './client';
+import type { Attempt, Build, RunSummary } from '../domain/schemas/api';
+import { ClientError, type Client } from './client';
 import type { Output } from './context';
 import { elapsed, paint, paintStatus } from './print';
 
@@ -132,8 +132,8 @@ async function printFailure(
   const tail = await client.log(at, -4_000).catch(() => Buffer.alloc(0));
   const lines = tail.toString('utf8').trimEnd().split('\n').slice(-LAST_LINES);
   for (const line of lines) if (line !== '') output.err(`  ${line}`);
-  await sayGaps(client, at, output);
-  const { heldUntil } = await client.run(at.project, at.number, at.run);
+  const { attempts, heldUntil } = await client.run(at.project, at.number, at.run);
+  sayGaps(attempts.at(-1), output);
   if (heldUntil !== null) {
     output.err(
       `  held:  on host ${run.host} until ${heldUntil}; give it back with: slipway hold ${quote(place)} --end`,
@@ -150,9 +150,7 @@ function quote(word: string): string {
   return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word}'`;
 }
 
-/** What the log of an attempt lacks, a line each. @param place without an attempt: the newest */
-export async function sayGaps(client: Client, place: RunPlace, output: Output): Promise<void> {
-  const { attempts } = await client.run(place.project, place.number, place.run);
-  const attempt = attempts.find((one) => one.number === place.attempt) ?? attempts.at(-1);
+/** What the log of an attempt lacks, a line each. */
+export function sayGaps(attempt: Attempt | undefined, output: Output): void {
   for (const gap of attempt?.logGaps ?? []) output.err(`slipway: ${sayGap(gap)}`);
 }

@@ -69,7 +69,7 @@ export interface BuildInput {
   timeoutMs?: number;
 }
 
-const MINUTE_MS = 60_000;
+export const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
 /** Limits of a file that sets none, ms: no wait is without an end. */

@@ -11,7 +11,7 @@ import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
 import { ContainerShell } from '../adapters/container-shell';
 import { DockerEngine } from '../adapters/docker-engine';
-import type { ContainerSpec, Engine, FoundContainer, Terminal } from '../adapters/engine';
+import type { ContainerSpec, Engine, FoundContainer, SpoolFile, Terminal } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
 import { SshHost } from '../adapters/ssh-host';
 import { dockerByTls, dockerOverSsh, helperName, HelperShell, RemoteDockerEngine } from '../adapters/remote-docker';
@@ -19,7 +19,7 @@ import { containerName } from '../domain/names';
 import type { DockerSshReach } from '../domain/schemas/hosts';
 import { TEST_CLIENT_TLS, TEST_TLS } from './setup/certificate';
 import { CuttableLink } from './setup/cuttable-link';
-import { ensureTestImage, TEST_IMAGE } from './setup/house';
+import { DOCKER_SOCKET, ensureTestImage, TEST_IMAGE } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { waitFor } from './setup/wait-for';
 
@@ -52,14 +52,13 @@ function overSsh(): BareEngine {
   hosts.push(host);
   return new BareEngine(host, root);
 }
-const socket = (process.env.DOCKER_HOST ?? '').replace(/^unix:\/\//, '') || '/var/run/docker.sock';
 const remote = (docker: Dockerode): Engine =>
   RemoteDockerEngine.at(docker, new HelperShell(docker, helped, 'far'), root);
 const helped = { dir: root, helper: TEST_IMAGE };
 /** The machine's own engine, for those alone who show that certificate. */
 const whom = { ...TEST_TLS, ca: [TEST_CLIENT_TLS.cert], requestCert: true, allowHalfOpen: true };
 const tls = createServer(whom, (near) => {
-  const far = connect({ path: socket, allowHalfOpen: true });
+  const far = connect({ path: DOCKER_SOCKET, allowHalfOpen: true });
   near.on('error', () => far.destroy()).pipe(far);
   far.on('error', () => near.destroy()).pipe(near);
 });
@@ -72,10 +71,16 @@ const KINDS: Record<string, () => Engine> = {
   'the machine itself': () => new BareEngine(new LocalShell(), root),
   'a host over SSH': overSsh,
   'Docker over SSH': () => {
-    const reach: DockerSshReach = { ...sshd.reach(), kind: 'docker-ssh', socket, dir: root, helper: TEST_IMAGE };
+    const reach: DockerSshReach = {
+      ...sshd.reach(),
+      kind: 'docker-ssh',
+      socket: DOCKER_SOCKET,
+      dir: root,
+      helper: TEST_IMAGE,
+    };
     const host = new SshHost('far', reach, sshd.privateKey);
     hosts.push(host);
-    return remote(dockerOverSsh(host, socket));
+    return remote(dockerOverSsh(host, DOCKER_SOCKET));
   },
   'Docker by TLS': () => {
     const reach = { kind: 'docker-tls', address: '127.0.0.1', port: tlsPort, dir: root, helper: TEST_IMAGE } as const;
@@ -87,7 +92,7 @@ const KINDS: Record<string, () => Engine> = {
 const DOCKER = Object.keys(KINDS).filter((kind) => /docker/i.test(kind));
 const BARE = Object.keys(KINDS).filter((kind) => !DOCKER.includes(kind));
 
-const forever = new AbortController().signal;
+const never = (): AbortSignal => new AbortController().signal;
 const nameOf = (): string => containerName(randomUUID(), 1);
 
 type Made = Partial<ContainerSpec> & { name: string; script: string };
@@ -112,11 +117,11 @@ async function found(engine: Engine, name: string): Promise<FoundContainer> {
 }
 
 const wait = (engine: Engine, container: FoundContainer) =>
-  engine.wait(container, { signal: forever, onRestart: () => undefined });
+  engine.wait(container, { signal: never(), onRestart: () => undefined });
 
 async function follow(engine: Engine, container: FoundContainer, fromByte = 0): Promise<string> {
   const pieces: Buffer[] = [];
-  const options = { fromByte, signal: forever, exited: wait(engine, container).catch(() => undefined) };
+  const options = { fromByte, signal: never(), exited: wait(engine, container).catch(() => undefined) };
   for await (const piece of engine.follow(container, options)) pieces.push(piece);
   return Buffer.concat(pieces).toString();
 }
@@ -285,6 +290,7 @@ lines' && ln -s /etc/passwd link && ln -s /etc folder && mkfifo pipe
 cd "$SLIPWAY_SPOOL/out" && printf 0123456789 >file && ln -s /etc/passwd link && mkfifo pipe && : >draft.new && mkdir folder
 until [ -e "$SLIPWAY_SPOOL/in/go" ]; do sleep 0.1; done
 cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2>/dev/null || echo "no place of its own"
+cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
 `;
     const runDir = await here.makeRunDir(name, script, '#!/bin/sh\necho "the program of $0" | sed "s,of .*/,of ,"\n');
     const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
@@ -299,7 +305,16 @@ cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2
       return Buffer.concat(pieces).toString();
     };
     const bytes = randomBytes(3_000_001);
+    const shown: SpoolFile[][] = [];
+    const watching = (async () => {
+      for await (const files of engine().watchSpool(name, { signal: never() })) shown.push(files);
+    })();
+    const mine = new AbortController();
+    const given = (async () => {
+      for await (const _ of engine().watchSpool(name, { signal: mine.signal })) mine.abort(new Error('given up'));
+    })();
 
+    await expect(given).rejects.toThrow(/given up|aborted/);
     expect(await of('out')).toEqual(['file 10']);
     expect([await taken('file', 0), await taken('file', 7), await taken('file', 10)]).toEqual([
       '0123456789',
@@ -312,6 +327,10 @@ cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2
     expect(readFileSync(join(root, name, 'in', 'bytes')).equals(bytes)).toBe(true);
     expect(await of('in')).toEqual([`bytes ${bytes.length}`]);
     await engine().put(name, 'go', Buffer.alloc(0));
+    let last: SpoolFile[] = [];
+    for await (last of engine().watchSpool(name, { until: 'end', signal: never() }));
+    expect(last).toEqual(await engine().spooled(name));
+    expect(last.map((one) => one.name)).toContain('end');
     const refused = DOCKER.includes(kind) ? 'no place of its own\n' : '';
     expect(await follow(engine(), await found(engine(), name))).toBe(
       `${bytes.length}\nthe program of slipway\n${refused}`,
@@ -325,7 +344,10 @@ cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2
     expect(await of('in')).toContain('go 0');
     expect(await of('in')).not.toContain(`bytes ${bytes.length}`);
     await engine().remove(name);
+    await watching;
     expect(await engine().spooled(name)).toEqual([]);
+    expect(shown[0]).toEqual([{ side: 'out', name: 'file', sizeBytes: 10 }]);
+    expect(shown.at(-1)).not.toEqual(shown[0]);
     expect(readdirSync(root)).not.toContain(name);
   }, 60_000);
 
@@ -357,7 +379,8 @@ cat "$SLIPWAY_SPOOL/in/bytes" | wc -c; slipway; touch "$SLIPWAY_SPOOL/in/mine" 2
 
     for (const [at, screen] of shown.entries()) {
       expect(screen).toContain(`31 101\n`);
-      expect(screen).toContain(`left\nit's "odd"\n`);
+      expect(screen).toContain('left\n');
+      expect(screen).toContain(`it's "odd"\n`);
       expect(screen).toContain(`read: keys ${at}\n`);
     }
     expect(codes).toEqual([9, 9]);
@@ -475,6 +498,33 @@ describe('a host over SSH', () => {
     );
     await expect(unknown.open(['true'])).rejects.toThrow('does not take the key of this worker');
     await expect(away.open(['true'])).rejects.toThrow(/127\.0\.0\.1:1 is not reached: /);
+  }, 30_000);
+
+  test('B4 an exit code that comes together with all that a command said is heard', async () => {
+    const late = await CuttableLink.open(sshd.port, 200);
+    const host = new SshHost('box', sshd.reach({ port: late.port.at }), sshd.privateKey);
+    hosts.push(host);
+    const { output, ended } = await host.open(['sh', '-c', 'echo said; exit 7']);
+    const said = [];
+    for await (const piece of output) said.push(String(piece));
+    const { code } = await ended;
+    await late.close();
+
+    expect([said.join(''), code]).toEqual(['said\n', 7]);
+  }, 30_000);
+
+  test('H1 a command that is let go, or not read to its end, is over, and its session is free', async () => {
+    const host = new SshHost('box', sshd.reach(), sshd.privateKey);
+    hosts.push(host);
+    const chatty = ['sh', '-c', 'while echo more; do sleep 0.1; done'];
+    for (let times = 0; times < 12; times += 1) {
+      const mine = new AbortController();
+      const letGo = await host.open(chatty, { signal: mine.signal });
+      const unread = await host.open(chatty);
+      for await (const piece of unread.output) if (piece.length > 0) break;
+      mine.abort();
+      await Promise.allSettled([letGo.ended, unread.ended]);
+    }
   }, 30_000);
 
   test('H1 as many commands as runs need at once, over the sessions that a server allows', async () => {

@@ -3,7 +3,6 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import type { HostSummary } from '../domain/schemas/hosts';
 import { ADMIN_TOKEN, DIST, House, oneRun } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { waitFor } from './setup/wait-for';
@@ -24,11 +23,7 @@ beforeAll(async () => {
     SLIPWAY_SSH_KEY: '',
   });
   await house.start('bare');
-  await house.operated('POST', HOSTS, { name: 'board-1', labels: ['board'], reach: sshd.reach() });
-  await waitFor(async () => (await house.call<HostSummary>('GET', `${HOSTS}/board-1`)).state === 'ready', {
-    what: 'the board is ready',
-    timeoutMs: 30_000,
-  });
+  await house.listHost({ name: 'board-1', labels: ['board'], reach: sshd.reach() });
   const kinds = [
     ['boxed', ''],
     ['far', 'board'],
@@ -50,7 +45,6 @@ afterAll(async () => {
   for (const project of ['far', 'near']) rmSync(`/tmp/inside-${project}`, { force: true });
 }, 60_000);
 
-const HOSTS = '/v1/clusters/local/hosts';
 const children = new Set<ChildProcess>();
 const ENV = () => ({
   ...process.env,

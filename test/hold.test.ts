@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HostSummary, LeaseSummary } from '../domain/schemas/hosts';
 import type { Run } from '../domain/schemas/api';
-import { House, oneRun } from './setup/house';
+import { House, HOSTS, oneRun } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { waitFor } from './setup/wait-for';
 
@@ -20,11 +20,7 @@ beforeAll(async () => {
       SLIPWAY_SSH_KEY: sshd.privateKey,
     },
   });
-  await house.operated('POST', HOSTS, { name: 'board-1', labels: ['board'], reach: sshd.reach() });
-  await waitFor(async () => (await house.call<HostSummary>('GET', `${HOSTS}/board-1`)).state === 'ready', {
-    what: 'the board is ready',
-    timeoutMs: 30_000,
-  });
+  await house.listHost({ name: 'board-1', labels: ['board'], reach: sshd.reach() });
 }, 120_000);
 afterAll(async () => {
   for (const { name } of (await house?.containers().catch(() => [])) ?? []) execFileSync('docker', ['rm', '-fv', name]);
@@ -32,7 +28,6 @@ afterAll(async () => {
   await sshd?.stop();
 }, 60_000);
 
-const HOSTS = '/v1/clusters/local/hosts';
 /** A run with further lines of its own. */
 const held = (script: string, hold: string, more = ''): string =>
   oneRun(`#!/bin/sh\n${script}`).replace('script: work', `script: work\n        hold: ${hold}${more}`);

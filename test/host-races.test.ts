@@ -4,7 +4,6 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { openStore, type Database } from '../adapters/store/connect';
-import type { HostSummary } from '../domain/schemas/hosts';
 import { CALLS, holdCalls } from './setup/crash-rig';
 import { HoldingProxy } from './setup/holding-proxy';
 import { House, tagged } from './setup/house';
@@ -53,14 +52,8 @@ afterAll(async () => {
   await sshd?.stop();
 }, 60_000);
 
-const HOSTS = '/v1/clusters/local/hosts';
-async function list(name: string, slots: number): Promise<void> {
-  await house.operated('POST', HOSTS, { name, labels: [name], slots, reach: sshd.reach() });
-  await waitFor(async () => (await house.call<HostSummary>('GET', `${HOSTS}/${name}`)).state === 'ready', {
-    what: `host ${name} is ready`,
-    timeoutMs: 30_000,
-  });
-}
+const list = (name: string, slots: number): Promise<void> =>
+  house.listHost({ name, labels: [name], slots, reach: sshd.reach() });
 /** Commands of processes on the host that have a word in their environment or their arguments. */
 const processesWith = (word: string): string[] =>
   readdirSync('/proc').flatMap((entry) => {
@@ -150,13 +143,17 @@ test('H7 the pause race: a run whose worker stands still keeps its host, and its
   await nothingIsLeft();
 }, 120_000);
 
-test('H7 a worker is killed at 16 points, before and after every call to the server: another goes on, each script started once, nothing left on the host', async () => {
+test('H7 H9 a worker is killed at 16 points, before and after every call to the server, its runs with a host beside: another goes on, each script and each command there started once, nothing left on the hosts', async () => {
   await list('many', BOUNDARIES.length);
+  await list('others', BOUNDARIES.length);
   const script = `#!/bin/sh
 echo started >>"$H_ARCHIVE/starts"
 i=0
-while [ $i -lt ${LINES} ]; do i=$((i+1)); echo "line $i of $H_RUN"; done`;
-  const runs = BOUNDARIES.map((name) => `      - { name: ${name}, container: unused, script: work, host-tag: many }`);
+while [ $i -lt ${LINES} ]; do i=$((i+1)); echo "line $i of $H_RUN"; done
+slipway on other -- sh -c 'echo "$H_RUN on $H_HOST" >>told; cat told'`;
+  const runs = BOUNDARIES.map(
+    (name) => `      - { name: ${name}, container: unused, script: work, host-tag: many, hosts: { other: others } }`,
+  );
   const definition = tagged('many', script).replace(/ {6}- name: work[\s\S]*?(?=scripts:)/, `${runs.join('\n')}\n`);
   await house.project('killed', definition);
   await house.trigger('killed');
@@ -180,7 +177,7 @@ while [ $i -lt ${LINES} ]; do i=$((i+1)); echo "line $i of $H_RUN"; done`;
     }),
   );
   const log = (name: string): string =>
-    Array.from({ length: LINES }, (_, at) => `line ${at + 1} of ${name}\n`).join('');
+    `${Array.from({ length: LINES }, (_, at) => `line ${at + 1} of ${name}\n`).join('')}${name} on other\n`;
   expect(ends).toEqual(BOUNDARIES.map((name) => ({ name, causes: ['ok'], starts: 'started\n', log: log(name) })));
   await nothingIsLeft();
 }, 420_000);

@@ -1,16 +1,15 @@
 // Proves that one run has several hosts at the same time, all of them or none: its script uses the others by name, whoever
 // supervises it, gives them back early, and nothing of it is left on any of them. Real Temporal, real sshd, real Docker.
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { helperName } from '../adapters/remote-docker';
 import { execFileSync } from 'node:child_process';
 import type { Run } from '../domain/schemas/api';
-import type { HostSummary, LeaseSummary } from '../domain/schemas/hosts';
-import { House, TEST_IMAGE } from './setup/house';
+import type { LeaseSummary } from '../domain/schemas/hosts';
+import { DOCKER_SOCKET, House, TEST_IMAGE } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { waitFor } from './setup/wait-for';
-
-const SOCKET = (process.env.DOCKER_HOST ?? '').replace(/^unix:\/\//, '') || '/var/run/docker.sock';
 
 let house: House;
 let sshd: SshServer;
@@ -35,12 +34,11 @@ beforeAll(async () => {
   await list('board-1', ['board', 'windows']);
   await list('board-2', ['board', 'mac']);
   await list('server-1', ['server']);
-  await house.operated('POST', HOSTS, {
+  await house.listHost({
     name: 'far-1',
     labels: ['far'],
-    reach: { ...sshd.reach(), shell: undefined, kind: 'docker-ssh', socket: SOCKET, ...helped },
+    reach: { ...sshd.reach(), shell: undefined, kind: 'docker-ssh', socket: DOCKER_SOCKET, ...helped },
   });
-  await Promise.all(['board-1', 'board-2', 'server-1', 'far-1'].map(isReady));
 }, 120_000);
 afterAll(async () => {
   await house?.stop();
@@ -48,14 +46,8 @@ afterAll(async () => {
   execFileSync('docker', ['rm', '-f', helperName(helped)]);
 }, 60_000);
 
-const HOSTS = '/v1/clusters/local/hosts';
-const list = (name: string, labels: string[]): Promise<unknown> =>
-  house.operated('POST', HOSTS, { name, labels, reach: sshd.reach({ dir: join(sshd.dir, name) }) });
-const isReady = (name: string): Promise<unknown> =>
-  waitFor(async () => (await house.call<HostSummary>('GET', `${HOSTS}/${name}`)).state === 'ready', {
-    what: `host ${name} is ready`,
-    timeoutMs: 30_000,
-  });
+const list = (name: string, labels: string[]): Promise<void> =>
+  house.listHost({ name, labels, reach: sshd.reach({ dir: join(sshd.dir, name) }) });
 
 /** One run with other hosts. @param hosts as the file has them @param more further keys of the run, each with its comma */
 function beside(hosts: string, script: string, more = ''): string {
@@ -286,6 +278,55 @@ slipway release board
   expect(await log()).toBe(`${lines}${64 * 1024 * 1024 + 4}\nend\n1\n`);
   await nothingIsLeft();
 }, 300_000);
+
+test('B4 H9 every part is killed while a script works on another host: its commands and copies go on, each once, in their order', async () => {
+  const over = join(sshd.dir, 'all-were-killed');
+  const script = `
+#!/bin/sh
+exec 2>&1
+i=0
+while [ "$last" != last ]; do
+  i=$((i+1)); echo "file $i" >file
+  slipway copy file board:file || exit
+  last=$(slipway on board -- sh -c 'cat file >>all; echo >>all; if [ -e ${over} ]; then echo last; fi') || exit
+  echo "did $i"
+done
+slipway on board -- cat all
+`;
+  await house.project('all-killed', beside('{ board: board }', script, `, host-tag: server`));
+  await house.trigger('all-killed');
+  const done = async (): Promise<number> => (await house.logOf('all-killed', 1, 'work')).split('did ').length - 1;
+  const parts = ['supervisor', 'api', 'supervisor', 'orchestrator', 'supervisor', 'database', 'Temporal', 'supervisor'];
+  for (const part of parts) {
+    const before = await done();
+    await waitFor(async () => (await done()) > before, {
+      what: `it goes on before the ${part} is killed`,
+      timeoutMs: 90_000,
+    });
+    // Anywhere in a command or a copy.
+    await sleep(Math.random() * 1_500);
+    if (part === 'Temporal') {
+      await house.temporal.kill9();
+      await sleep(2_000);
+      await house.temporal.restart();
+      continue;
+    }
+    const name = part === 'supervisor' ? await supervisor() : part;
+    await house.kill9(name);
+    await sleep(1_000);
+    await house.start(name);
+  }
+  writeFileSync(over, '');
+  const build = await house.finished('all-killed', 1, 120_000);
+  const { attempts, message } = await house.run('all-killed', 1, 'work');
+  const log = await house.logOf('all-killed', 1, 'work');
+
+  expect([message, build.status, attempts.length]).toEqual(['', 'passed', 1]);
+  const rounds = Array.from({ length: await done() }, (_, at) => at + 1);
+  const said = rounds.map((at) => `did ${at}\n`).join('');
+  expect(log).toBe(said + rounds.map((at) => `file ${at}\n\n`).join(''));
+  await nothingIsLeft();
+}, 400_000);
 
 /** The member that holds the lease of a run's own host now. */
 async function supervisor(): Promise<string> {

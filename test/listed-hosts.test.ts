@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { helperName } from '../adapters/remote-docker';
 import type { HostSummary, LeaseSummary } from '../domain/schemas/hosts';
-import { House, oneRun, tagged, TEST_IMAGE } from './setup/house';
+import { DOCKER_SOCKET, House, HOSTS, oneRun, tagged, TEST_IMAGE } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { CuttableLink } from './setup/cuttable-link';
 import { waitFor } from './setup/wait-for';
@@ -48,8 +48,6 @@ afterAll(async () => {
   await sshd?.stop();
 }, 60_000);
 
-const HOSTS = '/v1/clusters/local/hosts';
-const SOCKET = (process.env.DOCKER_HOST ?? '').replace(/^unix:\/\//, '') || '/var/run/docker.sock';
 const list = (name: string, more: object): Promise<HostSummary> => house.operated('POST', HOSTS, { name, ...more });
 const host = (name: string): Promise<HostSummary> => house.call('GET', `${HOSTS}/${name}`);
 const hostIn = (state: string, name: string): Promise<HostSummary> =>
@@ -84,7 +82,7 @@ const isClean = () =>
 
 test('H1 one project file passes in containers here and on another engine, on the machine itself and over SSH: its labels alone differ', async () => {
   const { address, port, user, hostKeys } = sshd.reach();
-  const engine = { kind: 'docker-ssh', address, port, user, hostKeys, socket: SOCKET, helper: TEST_IMAGE };
+  const engine = { kind: 'docker-ssh', address, port, user, hostKeys, socket: DOCKER_SOCKET, helper: TEST_IMAGE };
   const dir = `${house.dir}/far`;
   await list('far-1', { labels: ['far'], reach: { ...engine, dir } });
   const definition = `timeout: 5

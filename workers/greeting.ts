@@ -4,7 +4,7 @@ import { statfs } from 'node:fs/promises';
 import { arch, cpus, loadavg, platform, totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { archOf } from '../adapters/bare-engine';
+import { archOf } from '../adapters/bare-answers';
 import type { Settings } from '../adapters/settings';
 import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
 import type { HelloReply } from '../domain/schemas/worker-api';

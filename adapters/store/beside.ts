@@ -2,20 +2,12 @@
 // found again for whoever supervises it. Called by leases.ts, by the API, and by the orchestrator's sweep.
 import { sql, type Transaction } from 'kysely';
 import type { Slot } from '../../domain/placement';
-import type { Reach } from '../../domain/schemas/hosts';
-import type { AttemptKey } from '../../domain/schemas/worker-api';
+import type { AttemptKey, HostBeside } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
 import { isHeld } from './holds';
+import { LIVE_STATES } from './hosts';
 import type { Tables } from './tables';
 
-const LIVE = ['granted', 'active', 'releasing'] as const;
-
-export interface HostBeside {
-  name: string;
-  host: string;
-  /** Null: it cannot be reached any more. */
-  reach: Reach | null;
-}
 /** Those of an attempt that were not given back before it. */
 export async function findBeside(tx: Transaction<Tables>, { runId, attempt }: AttemptKey): Promise<HostBeside[]> {
   return tx
@@ -25,7 +17,7 @@ export async function findBeside(tx: Transaction<Tables>, { runId, attempt }: At
     .where('leases.run_id', '=', runId)
     .where('leases.attempt', '=', attempt)
     .where('leases.name', '<>', '')
-    .where('leases.state', 'in', LIVE)
+    .where('leases.state', 'in', LIVE_STATES)
     .orderBy('leases.name')
     .execute();
 }

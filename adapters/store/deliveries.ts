@@ -1,6 +1,7 @@
 // Owns what the sweeps of the orchestrator look for in the rows: builds to start, cancels to tell, builds and leases that
 // nobody drives any more. Called by adapters/outbox.ts and adapters/reaper.ts.
 import { sql } from 'kysely';
+import { LIVE } from './hosts';
 import type { Database } from './connect';
 import { isHeld } from './holds';
 
@@ -125,7 +126,7 @@ export async function overdueAttempts(
 ): Promise<{ runId: string; number: number }[]> {
   const { rows } = await sql<{ runId: string; number: number }>`
     select l.run_id as "runId", l.attempt as number from leases l join hosts h on h.id = l.host
-    where l.state in ('granted', 'active', 'releasing') and l.name = ''
+    where l.state in ${LIVE} and l.name = ''
       and (l.state = 'releasing' and not ${isHeld('l')} or l.deadline_at < now())
       and h.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
     limit 50`.execute(db);

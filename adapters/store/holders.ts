@@ -12,9 +12,8 @@ import type { Cause, RunState } from '../../domain/schemas/words';
 import type { LogGap } from '../../domain/schemas/api';
 import type { Database } from './connect';
 import { isHeld } from './holds';
+import { LIVE, LIVE_STATES } from './hosts';
 import { quarantined } from './kept-hosts';
-
-const LIVE = ['granted', 'active', 'releasing'] as const;
 
 /** Who says something of an attempt; every call names the token that was granted, and comes from the cluster it was granted in. */
 export type Holder = HolderKey & { cluster: string };
@@ -33,11 +32,11 @@ export class FencedError extends Error {
 }
 
 /** As SQL: whether its token is the live one of this attempt, and was granted in its cluster. Tokens alone are easily guessed. */
-export const isHolding = (holder: Holder, states: readonly (typeof LIVE)[number][]) => sql<boolean>`exists (
+export const isHolding = (holder: Holder, states: readonly (typeof LIVE_STATES)[number][]) => sql<boolean>`exists (
   select 1 from leases where token = ${holder.token} and run_id = ${holder.runId}::uuid
     and attempt = ${holder.attempt} and name = '' and state in (${sql.join(states)}) and ${ofCluster(holder.cluster)})`;
 
-const isLive = (holder: Holder) => isHolding(holder, LIVE);
+const isLive = (holder: Holder) => isHolding(holder, LIVE_STATES);
 
 const lockedRun = (holder: Holder) => sql`locked as (select 1 from runs where id = ${holder.runId}::uuid for update)`;
 
@@ -121,7 +120,7 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
       update leases set state = 'releasing', why = ${why}::text, held_until = coalesce(held_until, ${kept}),
         deadline_at = greatest(deadline_at, ${kept})
       where token = ${holder.token} and run_id = ${holder.runId}::uuid and name = ''
-        and attempt = ${holder.attempt} and state in ('granted', 'active', 'releasing') and exists (select 1 from locked)
+        and attempt = ${holder.attempt} and state in ${LIVE} and exists (select 1 from locked)
         and ${ofCluster(holder.cluster)}
       returning token, host, held_until
     ), beside as (
@@ -205,7 +204,7 @@ export async function releaseLease(db: Database, holder: Holder, beside = ''): P
     .where('run_id', '=', holder.runId)
     .where('attempt', '=', holder.attempt)
     .where('name', '=', beside)
-    .where('state', 'in', LIVE)
+    .where('state', 'in', LIVE_STATES)
     .where(ofCluster(holder.cluster))
     .executeTakeFirst();
   return released.numUpdatedRows === 1n;
@@ -257,7 +256,7 @@ export async function releaseCleaned(
   await sql`
     update leases set state = 'released', ended_at = now(), why = 'its worker found nothing of it any more'
     from attempts a, hosts h
-    where leases.state in ('granted', 'active', 'releasing') and h.id = leases.host and h.worker = ${worker} and h.cluster = ${cluster}
+    where leases.state in ${LIVE} and h.id = leases.host and h.worker = ${worker} and h.cluster = ${cluster}
       and (h.origin = 'worker' or h.name in (select jsonb_array_elements_text(${JSON.stringify(hosts)}::jsonb)))
       and a.run_id = leases.run_id and a.number = leases.attempt
       and a.finished_at < now() - ${LIST_AGE_S} * interval '1 second'

@@ -22,3 +22,9 @@ export async function changeHold(db: Database, runId: string, minutes: number): 
     where l.run_id = ${runId}::uuid and ${isHeld('l')} returning token`.execute(db);
   return rows.length > 0;
 }
+
+/** Keeps nothing any more of what runs left in a cluster. */
+export async function endHolds(db: Database, cluster: string): Promise<void> {
+  await sql`update leases l set held_until = now() from hosts h
+    where h.id = l.host and h.cluster = ${cluster} and ${isHeld('l')}`.execute(db);
+}

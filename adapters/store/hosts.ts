@@ -38,8 +38,9 @@ export const SERVES_HOSTS = sql<boolean>`(w.enlisted_at is not null
 export const UNKNOWN_MACHINE: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
 /** Nothing went wrong there lately. */
 const WELL = { faults: 0, fault: null, quarantined_until: null };
-/** States of a lease that somebody holds, as SQL. */
-export const LIVE = sql.raw(`('granted', 'active', 'releasing')`);
+/** States of a lease that somebody holds; and the same as SQL. */
+export const LIVE_STATES = ['granted', 'active', 'releasing'] as const;
+export const LIVE = sql.raw(`('${LIVE_STATES.join(`', '`)}')`);
 export const idOf = (host: { cluster: string; name: string }): string => `${host.cluster}/${host.name}`;
 
 /**

@@ -10,16 +10,15 @@ import { longestMs } from '../../domain/build-input';
 import { workerQueue } from '../../domain/names';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { PlannedRun } from '../../domain/schemas/plan';
+import type { HostBeside } from '../../domain/schemas/worker-api';
 import type { Cause, RunState } from '../../domain/schemas/words';
-import { findBeside, grantBeside, type HostBeside } from './beside';
+import { findBeside, grantBeside } from './beside';
 import { RULES, whyClosed } from './clusters';
 import type { Database } from './connect';
 import { isHeld } from './holds';
-import { listOffers } from './hosts';
+import { listOffers, LIVE_STATES } from './hosts';
 import { READY_AT, readHoldings, readWaiting, WAITED, waitingRun } from './queue';
 import type { DrainFacts, Tables } from './tables';
-
-const LIVE = ['granted', 'active', 'releasing'] as const;
 
 export interface LeaseRequest {
   runId: string;
@@ -179,7 +178,7 @@ async function findLive(tx: Transaction<Tables>, request: LeaseRequest): Promise
     .where('leases.run_id', '=', request.runId)
     .where('leases.attempt', '=', request.attempt)
     .where('leases.name', '=', '')
-    .where('leases.state', 'in', LIVE)
+    .where('leases.state', 'in', LIVE_STATES)
     .executeTakeFirst();
 }
 

@@ -3,6 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { sayDrain } from './clusters';
+import { endHolds } from './holds';
+import { LIVE } from './hosts';
 import type { Database } from './connect';
 import { moveWaiting } from './moves';
 import type { DrainFacts } from './tables';
@@ -76,11 +78,14 @@ async function countLeft(db: Database, cluster: string): Promise<number> {
     select count(distinct run_id)::int as left from (
       select id as run_id from runs where cluster = ${cluster} and state not in ('queued', 'finished') union all
       select l.run_id from leases l join hosts h on h.id = l.host
-        where h.cluster = ${cluster} and l.state in ('granted', 'active', 'releasing')) as busy`.execute(db);
+        where h.cluster = ${cluster} and l.state in ${LIVE}) as busy`.execute(db);
   return rows[0]?.left ?? 0;
 }
 
-/** Records the wish to cancel every run that is under way in the cluster; the outbox tells Temporal. @returns how many */
+/**
+ * Records the wish to cancel every run that is under way in the cluster; the outbox tells Temporal. What is held there is held
+ * no longer. @returns how many are cancelled
+ */
 export async function cancelRunning(db: Database, cluster: string): Promise<number> {
   const { rows } = await sql`
     with locked as (
@@ -88,7 +93,6 @@ export async function cancelRunning(db: Database, cluster: string): Promise<numb
         and cancel_requested_at is null order by id for update
     )
     update runs set cancel_requested_at = now() from locked where runs.id = locked.id returning runs.id`.execute(db);
-  await sql`update leases set held_until = now() from hosts h
-    where h.id = leases.host and h.cluster = ${cluster} and leases.held_until > now()`.execute(db);
+  await endHolds(db, cluster);
   return rows.length;
 }

@@ -6,7 +6,7 @@ import { tagsOf } from '../../domain/host-tag';
 import { takeTurns, whoIsNext, type Holdings, type WaitingRun } from '../../domain/queue-order';
 import type { Database } from './connect';
 import type { BuildKey } from './deliveries';
-import { listOffers } from './hosts';
+import { listOffers, LIVE } from './hosts';
 import type { Tables } from './tables';
 
 /** A run that was told to wait asks again within seconds once it is woken; one that has been silent for longer keeps no slot. */
@@ -115,7 +115,7 @@ export async function readHoldings(db: Database | Transaction<Tables>, cluster: 
   const { rows } = await sql<{ project: string; slots: number }>`
     select b.project, count(*)::int as slots from leases l join hosts h on h.id = l.host
     join runs r on r.id = l.run_id join builds b on b.id = r.build_id
-    where h.cluster = ${cluster} and l.state in ('granted', 'active', 'releasing') group by b.project`.execute(db);
+    where h.cluster = ${cluster} and l.state in ${LIVE} group by b.project`.execute(db);
   return new Map(rows.map((row) => [row.project, row.slots]));
 }
 

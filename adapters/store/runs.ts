@@ -10,7 +10,7 @@ import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import type { Database } from './connect';
 import { lostOutput } from './holders';
-import { SILENT_AFTER_MS } from './hosts';
+import { LIVE, SILENT_AFTER_MS } from './hosts';
 import { handOverHost } from './kept-hosts';
 import type { Tables } from './tables';
 
@@ -179,7 +179,7 @@ export async function closeRuns(db: Database, closed: readonly ClosedRun[]): Pro
         select * from jsonb_to_recordset(${rows}::jsonb) as c ("runId" uuid, cause text, outcome text, message text)
       ), fenced as (
         update leases set ${ended(sql`closing.cause`)} from closing
-        where leases.run_id = closing."runId" and leases.state in ('granted', 'active', 'releasing')
+        where leases.run_id = closing."runId" and leases.state in ${LIVE}
       ), ended as (
         update attempts set state = 'finished', outcome = closing.outcome, cause = closing.cause,
           message = closing.message, finished_at = now(), log_complete = true,
@@ -212,7 +212,7 @@ export async function closeAttempt(
       with fenced as (
         update leases set ${ended(sql`${`${attempt.cause}: ${attempt.message}`}::text`)}
         where run_id = ${attempt.runId}::uuid
-          and attempt = ${attempt.number} and state in ('granted', 'active', 'releasing')
+          and attempt = ${attempt.number} and state in ${LIVE}
       ), ended as (
         update attempts set state = 'finished', outcome = ${outcomeOf(attempt.cause)}, cause = ${attempt.cause},
           message = ${attempt.message}, finished_at = now(), log_complete = true,

@@ -1,6 +1,7 @@
 // Owns the rows of workers: who has said hello for a cluster, and who may work for it. Called by the API.
 import { sql } from 'kysely';
 import type { Hello } from '../../domain/schemas/worker-api';
+import { LIVE } from './hosts';
 import type { Database } from './connect';
 import type { ReleaseFailure } from './tables';
 
@@ -89,7 +90,7 @@ async function closeHosts(db: Database, worker: { cluster: string; id: string })
 export async function listWorkers(db: Database, cluster: string): Promise<WorkerRow[]> {
   const { rows } = await sql<WorkerRow>`
     select w.*, h.name as host, (extract(epoch from now() - w.last_seen_at) * 1000)::float8 as silent_ms,
-      (select count(*)::int from leases l where l.host = h.id and l.state in ('granted', 'active', 'releasing')) as busy_slots
+      (select count(*)::int from leases l where l.host = h.id and l.state in ${LIVE}) as busy_slots
     from workers w left join hosts h on h.cluster = w.cluster and h.worker = w.id::text and h.origin = 'worker'
     where w.cluster = ${cluster} order by w.first_seen_at, w.id`.execute(db);
   return rows;

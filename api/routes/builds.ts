@@ -15,6 +15,7 @@ import {
   requestRunCancel,
   type RunRow,
 } from '../../adapters/store/runs';
+import { MINUTE_MS } from '../../domain/build-input';
 import { apiPath } from '../../domain/names';
 import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
@@ -22,8 +23,6 @@ import { notFound, Refusal } from '../problem';
 import { sayWaiting } from '../waiting';
 import { viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
 import { requireProject } from './projects';
-
-const MINUTE_MS = 60_000;
 
 const Page = z.object({
   limit: z.coerce.number().int().min(1).max(200).default(50),

@@ -6,6 +6,7 @@ import { dispatchBuild } from '../../adapters/outbox';
 import { planDigest } from '../../adapters/plan-digest';
 import { createBuild, readBuild, type NewBuild } from '../../adapters/store/builds';
 import type { BuildToStart } from '../../adapters/temporal';
+import { MINUTE_MS } from '../../domain/build-input';
 import type { Plan } from '../../domain/schemas/plan';
 import * as shapes from '../../domain/schemas/api';
 import type { ApiContext } from '../context';
@@ -13,8 +14,6 @@ import { placeRuns } from '../placing';
 import { notFound, Refusal } from '../problem';
 import { viewBuild } from '../views';
 import { checkDefinition, planOrRefuse, requireProject } from './projects';
-
-const MINUTE_MS = 60_000;
 
 export function triggerRoutes(context: ApiContext): Router {
   const router = Router();

@@ -10,6 +10,7 @@ import { makeClusterKey } from '../../adapters/cluster-keys';
 import { hasStarterImage, makeStarterImage } from '../../adapters/starter-image';
 import type { Build, Project, Run } from '../../domain/schemas/api';
 import type { PublicKey } from '../../domain/schemas/clusters';
+import type { HostSummary } from '../../domain/schemas/hosts';
 import { freePort } from './free-port';
 import { startTemporal } from './temporal';
 import { waitFor } from './wait-for';
@@ -321,6 +322,15 @@ export class House {
     return [...answers, ...started.map((name) => `--- ${name}\n${this.log(name)}`)].join('\n');
   }
 
+  /** Lists a host in cluster `local`, and waits until its worker has reached it. @param host as the API takes it */
+  async listHost(host: { name: string; labels: string[]; slots?: number; reach: object }): Promise<void> {
+    await this.operated('POST', HOSTS, host);
+    await waitFor(async () => (await this.call<HostSummary>('GET', `${HOSTS}/${host.name}`)).state === 'ready', {
+      what: `host ${host.name} is ready`,
+      timeoutMs: 30_000,
+    });
+  }
+
   /** Containers of attempts that its workers made, running or not: name and state. Other houses use the same engine. */
   async containers(): Promise<{ name: string; state: string }[]> {
     const { workers } = await this.call<{ workers: { id: string }[] }>('GET', '/v1/workers');
@@ -366,6 +376,12 @@ ${indented}
 /** The same for a host that the run asks for. */
 export const tagged = (tag: string, script: string): string =>
   oneRun(script).replace('script: work', `script: work\n        host-tag: '${tag}'`);
+
+/** Of the Docker engine that the tests use. */
+export const DOCKER_SOCKET = (process.env.DOCKER_HOST ?? '').replace(/^unix:\/\//, '') || '/var/run/docker.sock';
+
+/** Where the hosts of cluster `local` are. */
+export const HOSTS = '/v1/clusters/local/hosts';
 
 /** Made from the machine's own busybox. */
 export const TEST_IMAGE = 'slipway-test/busybox:1';

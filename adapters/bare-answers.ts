@@ -1,0 +1,85 @@
+// Owns what the program of machines without containers answers, read for those who know Docker's words.
+// Called by bare-engine.ts, and for its own machine by a worker's greeting.
+import type { MachineFacts } from '../domain/schemas/hosts';
+import { BARE_CODES } from './bare-program';
+import { EngineError, type EngineErrorReason, type SpoolFile } from './engine';
+
+/** What `ls` says of both folders, with a slash between them: no name has one. */
+export function readSpool(listing: string): SpoolFile[] {
+  const lines = listing.split('\n');
+  const middle = lines.indexOf('/');
+  return lines.flatMap((line, at) => {
+    // Mode, links, owner, group, size, three words of time: of plain files alone.
+    const [, size, file] = /^-\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ (.+)$/.exec(line) ?? [];
+    if (file === undefined || file.endsWith('.new')) return [];
+    return [{ side: at < middle ? 'in' : 'out', name: file, sizeBytes: Number(size) }];
+  });
+}
+
+interface BareState {
+  state: 'absent' | 'created' | 'running' | 'exited' | 'lost';
+  /** s since 1970 */
+  created: number;
+  started: number | undefined;
+  exitCode: number | undefined;
+}
+
+export function readState(answer: string): BareState {
+  const [state = '', created, started, exitCode] = answer.trim().split(' ');
+  if (!['absent', 'created', 'running', 'exited', 'lost'].includes(state)) {
+    throw new EngineError('refused', `the program of the run said ${JSON.stringify(answer.slice(0, 200))}`);
+  }
+  const number = (text: string | undefined): number | undefined => (text === undefined ? undefined : Number(text));
+  return {
+    state: state as BareState['state'],
+    created: Number(created),
+    started: number(started),
+    exitCode: number(exitCode),
+  };
+}
+
+export function reasonOf(code: number, errors: string): EngineErrorReason {
+  if (code === BARE_CODES.gone) return 'no-such-container';
+  if (code === BARE_CODES.fenced) return 'fenced';
+  if (/no space left on device|disk quota exceeded/i.test(errors)) return 'disk-full';
+  // Not by the program: the shell, or the folder of the runs, is not as it should be, or a signal ended it.
+  return [1, 126, 127].includes(code) || code > 128 ? 'engine-unavailable' : 'refused';
+}
+
+export interface BareProbe {
+  machine: MachineFacts;
+  freeDiskBytes: number;
+}
+
+export function readProbe(answer: string): BareProbe {
+  const [system = '', processor = '', cpus = '', memoryKib = '', freeKib = ''] = answer.split('\n');
+  const positive = (number: number): number | null => (number > 0 ? number : null);
+  return {
+    machine: {
+      os: osOf(system),
+      arch: archOf(processor),
+      cpus: positive(Number(cpus)),
+      memoryBytes: positive(Number(memoryKib) * 1024),
+    },
+    freeDiskBytes: Number(freeKib) * 1024,
+  };
+}
+
+/** In Docker's words. */
+export function osOf(system: string): string | null {
+  if (/^(?:MINGW|MSYS|CYGWIN)/.test(system)) return 'windows';
+  return system === '' ? null : system.toLowerCase();
+}
+
+const ARCHITECTURES: ReadonlyMap<string, string> = new Map([
+  ['x86_64', 'amd64'],
+  ['x64', 'amd64'],
+  ['aarch64', 'arm64'],
+  ['i686', '386'],
+  ['ia32', '386'],
+]);
+
+/** In Docker's words. */
+export function archOf(processor: string): string | null {
+  return processor === '' ? null : (ARCHITECTURES.get(processor) ?? processor);
+}
