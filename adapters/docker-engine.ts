@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
 import { followContainer } from './docker-log';
-import { endHeld, isOfTerminal, openHeld } from './docker-terminal';
+import { endHeld, isOfTerminal, openHeld, removeHeldImages } from './docker-terminal';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
@@ -282,6 +282,9 @@ export class DockerEngine implements Engine {
         throw translate(error, `cannot remove ${name}`);
       }
     }
+    await removeHeldImages(this.docker, name).catch((error: unknown) => {
+      throw translate(error, `cannot remove the images of terminals in ${name}`);
+    });
     this.waiter.forget(name);
     this.unstarted.delete(name);
     if (this.life.isElsewhere) return;

@@ -4,20 +4,36 @@
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import type Dockerode from 'dockerode';
-import { statusOf } from './docker-client';
 import type { Terminal, TerminalWish } from './engine';
 import { ANY_SHELL, carried, sized } from './terminal';
 
 const HELD_IMAGES = 'slipway-held';
 /** Of a container for a terminal: that of its attempt comes before. */
 const MARK = '_shell-';
+
 export async function openHeld(docker: Dockerode, name: string, wish: TerminalWish): Promise<Terminal> {
-  const { Config: config, HostConfig: host } = await docker.getContainer(name).inspect();
-  const image = await keepImage(docker, name);
+  const left = await docker.getContainer(name).inspect();
   const shell = `${name}${MARK}${randomBytes(4).toString('hex')}`;
-  const container = await docker.createContainer({
+  const end = (): Promise<void> => endHeld(docker, shell);
+  try {
+    // An image of its own: others come and go at the same time.
+    await docker.getContainer(name).commit({ repo: HELD_IMAGES, tag: shell });
+    const container = await docker.createContainer(heldOptions(shell, left, wish));
+    return await attachTo(container, wish, end);
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+function heldOptions(
+  shell: string,
+  { Config: config, HostConfig: host }: Dockerode.ContainerInspectInfo,
+  wish: TerminalWish,
+): Dockerode.ContainerCreateOptions {
+  return {
     name: shell,
-    Image: image,
+    Image: imageOf(shell),
     Entrypoint: sized(wish.command.length > 0 ? wish.command : ANY_SHELL, wish),
     Cmd: [],
     Env: [...config.Env, `TERM=${wish.term}`],
@@ -39,28 +55,30 @@ export async function openHeld(docker: Dockerode, name: string, wish: TerminalWi
       Mounts: host.Mounts,
       LogConfig: { Type: 'none', Config: {} },
     },
-  });
-  const end = (): Promise<void> => endHeld(docker, shell);
-  try {
-    const all = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true };
-    const stream = (await container.attach(all)) as Duplex;
-    // One that has not begun is not running either.
-    const over = container.wait({ condition: 'next-exit' }) as Promise<{ StatusCode: number }>;
-    over.catch(() => undefined);
-    await container.start();
-    const resize = ({ cols, rows }: { cols: number; rows: number }): Promise<void> =>
-      // One that has ended has no size.
-      container.resize({ w: cols, h: rows }).then(undefined, () => undefined);
-    await resize(wish);
-    const ended = over.then(({ StatusCode: code }) => code).finally(end);
-    return { ...carried(stream), ended, resize, close: () => void end() };
-  } catch (error) {
-    await end();
-    throw error;
-  }
+  };
 }
 
-/** The container of a terminal, and the image, unless another terminal has it. */
+/** Starts it; its end takes it away. */
+async function attachTo(
+  container: Dockerode.Container,
+  wish: TerminalWish,
+  end: () => Promise<void>,
+): Promise<Terminal> {
+  const all = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true };
+  const stream = (await container.attach(all)) as Duplex;
+  // One that has not begun is not running either.
+  const over = container.wait({ condition: 'next-exit' }) as Promise<{ StatusCode: number }>;
+  over.catch(() => undefined);
+  await container.start();
+  const resize = ({ cols, rows }: { cols: number; rows: number }): Promise<void> =>
+    // One that has ended has no size.
+    container.resize({ w: cols, h: rows }).then(undefined, () => undefined);
+  await resize(wish);
+  const ended = over.then(({ StatusCode: code }) => code).finally(end);
+  return { ...carried(stream), ended, resize, close: () => void end() };
+}
+
+/** The container of a terminal, and its image. */
 export async function endHeld(docker: Dockerode, name: string): Promise<void> {
   await docker
     .getContainer(name)
@@ -72,20 +90,20 @@ export async function endHeld(docker: Dockerode, name: string): Promise<void> {
     .catch(() => undefined);
 }
 
+/** Images of a container that no terminal has: whoever made one was killed before its terminal was there. */
+export async function removeHeldImages(docker: Dockerode, name: string): Promise<void> {
+  const images = await docker.listImages({ filters: { reference: [`${imageOf(name)}${MARK}*`] } });
+  const remove = (tag: string) =>
+    docker
+      .getImage(tag)
+      .remove()
+      .catch(() => undefined);
+  await Promise.all(images.flatMap(({ RepoTags: tags }) => tags ?? []).map(remove));
+}
+
 export const isOfTerminal = (name: string): boolean => name.includes(MARK);
 
-const imageOf = (name: string): string => `${HELD_IMAGES}:${name.split(MARK)[0]}`;
-
-/** Made once for all terminals of one container. */
-async function keepImage(docker: Dockerode, name: string): Promise<string> {
-  try {
-    return (await docker.getImage(imageOf(name)).inspect()).Id;
-  } catch (error) {
-    if (statusOf(error) !== 404) throw error;
-  }
-  await docker.getContainer(name).commit({ repo: HELD_IMAGES, tag: name });
-  return imageOf(name);
-}
+const imageOf = (name: string): string => `${HELD_IMAGES}:${name}`;
 
 /** In a container that runs. What is started there goes with the host's own sweep when the terminal is closed from outside. */
 export async function execTerminal(

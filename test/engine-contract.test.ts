@@ -116,6 +116,19 @@ async function found(engine: Engine, name: string): Promise<FoundContainer> {
   return container;
 }
 
+/** Those of the machine's own engine that have a variable, under a name or none. */
+async function imagesWith(variable: string): Promise<string[]> {
+  const docker = new Dockerode();
+  // Another test may remove one meanwhile.
+  const infos = (await docker.listImages()).map(({ Id: id }) =>
+    docker
+      .getImage(id)
+      .inspect()
+      .catch(() => undefined),
+  );
+  return (await Promise.all(infos)).flatMap((info) => (info?.Config.Env?.includes(variable) ? [info.Id] : []));
+}
+
 const wait = (engine: Engine, container: FoundContainer) =>
   engine.wait(container, { signal: never(), onRestart: () => undefined });
 
@@ -353,7 +366,9 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
 
   test('H10 terminals open in what a run left, several at once, each with its size, its keys and its exit code', async () => {
     const mark = `mark-${randomUUID()}`;
-    const { name } = await run(engine(), '#!/bin/sh\necho left >left; exit 3\n', { env: { TRICKY: `it's "odd"` } });
+    const { name } = await run(engine(), '#!/bin/sh\necho left >left; exit 3\n', {
+      env: { TRICKY: `it's "odd"`, MARK: mark },
+    });
     const wish = { term: 'xterm', cols: 101, rows: 31 };
     const screenOf = async (terminal: Terminal): Promise<string> => {
       const pieces: Buffer[] = [];
@@ -386,6 +401,7 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
     expect(codes).toEqual([9, 9]);
     expect(processesWith(`# ${mark}`)).toEqual([]);
     expect((await engine().listRemains()).filter((one) => one.startsWith(name))).toEqual([]);
+    await waitFor(async () => (await imagesWith(`MARK=${mark}`)).length === 0, { what: 'no image of it is left' });
     lasting.close();
   }, 60_000);
 
