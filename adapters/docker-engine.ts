@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
 import { followContainer } from './docker-log';
-import { endHeld, isOfTerminal, openHeld, removeHeldImages } from './docker-terminal';
+import { endHeld, isOfTerminal, listHeld, openHeld } from './docker-terminal';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
@@ -282,9 +282,6 @@ export class DockerEngine implements Engine {
         throw translate(error, `cannot remove ${name}`);
       }
     }
-    await removeHeldImages(this.docker, name).catch((error: unknown) => {
-      throw translate(error, `cannot remove the images of terminals in ${name}`);
-    });
     this.waiter.forget(name);
     this.unstarted.delete(name);
     if (this.life.isElsewhere) return;
@@ -312,7 +309,7 @@ export class DockerEngine implements Engine {
       const folders = this.life.isElsewhere ? [] : await readdir(this.runsDir).catch(() => []);
       const nameOf = (one: Dockerode.ContainerInfo): string => (one.Names[0] ?? '').replace(/^\//, '');
       await this.holdOutputs(all.filter((one) => one.State === 'running').map(nameOf), folders);
-      return [...new Set([...all.map(nameOf), ...folders])];
+      return [...new Set([...all.map(nameOf), ...(await listHeld(this.docker)), ...folders])];
     } catch (error) {
       throw translate(error, 'cannot list containers');
     }

@@ -90,15 +90,10 @@ export async function endHeld(docker: Dockerode, name: string): Promise<void> {
     .catch(() => undefined);
 }
 
-/** Images of a container that no terminal has: whoever made one was killed before its terminal was there. */
-export async function removeHeldImages(docker: Dockerode, name: string): Promise<void> {
-  const images = await docker.listImages({ filters: { reference: [`${imageOf(name)}${MARK}*`] } });
-  const remove = (tag: string) =>
-    docker
-      .getImage(tag)
-      .remove()
-      .catch(() => undefined);
-  await Promise.all(images.flatMap(({ RepoTags: tags }) => tags ?? []).map(remove));
+/** Names of terminals whose images are there: whoever made one may have been killed before its container was there. */
+export async function listHeld(docker: Dockerode): Promise<string[]> {
+  const images = await docker.listImages({ filters: { reference: [HELD_IMAGES] } });
+  return images.flatMap(({ RepoTags: tags }) => (tags ?? []).map((tag) => tag.slice(HELD_IMAGES.length + 1)));
 }
 
 export const isOfTerminal = (name: string): boolean => name.includes(MARK);

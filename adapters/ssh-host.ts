@@ -63,7 +63,7 @@ export class SshHost implements Shell {
     const connection = await this.reserve();
     try {
       const channel = await begin(connection.client, command.map(quote).join(' '), options);
-      this.giveBackOnce(connection, channel);
+      this.giveBackAtEnd(connection, channel);
       return channel;
     } catch (error) {
       this.giveBack(connection);
@@ -78,7 +78,7 @@ export class SshHost implements Shell {
       const stream = await new Promise<ClientChannel>((done, fail) => {
         connection.client.openssh_forwardOutStreamLocal(socket, (error, made) => (error ? fail(error) : done(made)));
       });
-      this.giveBackOnce(connection, stream);
+      this.giveBackAtEnd(connection, stream);
       return stream;
     } catch (error) {
       this.giveBack(connection);
@@ -87,7 +87,7 @@ export class SshHost implements Shell {
   }
 
   /** Whoever destroys a channel reads no more of it, and one that is not read to its end does not say that it is closed. */
-  private giveBackOnce(connection: Connection, channel: ClientChannel): void {
+  private giveBackAtEnd(connection: Connection, channel: ClientChannel): void {
     const destroy = channel.destroy.bind(channel) as Duplex['destroy'];
     channel.once('close', () => this.giveBack(connection));
     Object.assign(channel, {

@@ -389,6 +389,9 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
       lasting.close();
       await waitFor(() => processesWith(`# ${mark}`).length === 0, { what: 'it ended with its terminal' });
     }
+    // As a worker leaves it that is killed before a terminal has its container.
+    const unused = `${name}_shell-0a`;
+    if (DOCKER.includes(kind)) execFileSync('docker', ['tag', TEST_IMAGE, `slipway-held:${unused}`]);
     const remains = (await engine().listRemains()).filter((one) => one.startsWith(name));
     await Promise.all(remains.map((one) => engine().remove(one)));
 
@@ -399,9 +402,10 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
       expect(screen).toContain(`read: keys ${at}\n`);
     }
     expect(codes).toEqual([9, 9]);
+    expect(remains.includes(unused)).toBe(DOCKER.includes(kind));
     expect(processesWith(`# ${mark}`)).toEqual([]);
-    expect((await engine().listRemains()).filter((one) => one.startsWith(name))).toEqual([]);
     await waitFor(async () => (await imagesWith(`MARK=${mark}`)).length === 0, { what: 'no image of it is left' });
+    expect((await engine().listRemains()).filter((one) => one.startsWith(name))).toEqual([]);
     lasting.close();
   }, 60_000);
 
