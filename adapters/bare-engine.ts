@@ -34,6 +34,19 @@ const UNKNOWN_EXIT = 255;
 
 const NEVER = new AbortController().signal;
 
+interface Lasting<T> {
+  /** Asked at each beginning. */
+  args: () => string[];
+  read: (output: AsyncIterable<Buffer>) => AsyncIterable<T>;
+  /** What cannot be done when it fails, in words. */
+  what: string;
+  signal?: AbortSignal;
+  /** It may take long: the text that lies in the folder of the run is executed. */
+  isOwn?: boolean;
+}
+
+const asItIs = (output: AsyncIterable<Buffer>): AsyncIterable<Buffer> => output;
+
 export class BareEngine implements Engine {
   /** @param root folder of the runs on the machine @param token of the one lease that calls; 0: nobody holds the runs */
   constructor(
@@ -105,18 +118,11 @@ export class BareEngine implements Engine {
 
   async *follow({ name }: FoundContainer, { fromByte, signal }: FollowOptions): AsyncGenerator<Buffer> {
     let at = fromByte;
-    for (let awaySince: number | undefined; ;) {
-      try {
-        const { output, ended } = await this.open(['follow', name], { args: [String(at)], signal, isOwn: true });
-        for await (const bytes of output) {
-          at += bytes.length;
-          awaySince = undefined;
-          yield bytes;
-        }
-        return await this.require(ended, `cannot read the log of ${name}`);
-      } catch (error) {
-        awaySince = await this.rest(error, awaySince, signal);
-      }
+    const what = `cannot read the log of ${name}`;
+    const log = this.lasting(['follow', name], { args: () => [String(at)], read: asItIs, what, signal, isOwn: true });
+    for await (const bytes of log) {
+      at += bytes.length;
+      yield bytes;
     }
   }
 
@@ -147,39 +153,33 @@ export class BareEngine implements Engine {
   /** @throws EngineError when it is not what it was */
   private async *read(name: string, { path, sizeBytes }: { path: string; sizeBytes: number }): AsyncGenerator<Buffer> {
     const hash = createHash('sha256');
-    const from = { folder: 'archive', path, at: 0, isPieced: false };
+    const from = { folder: 'archive', path, at: 0, opens: 0 };
     for await (const piece of this.readOn(name, from)) {
       hash.update(piece);
       yield piece;
     }
     if (from.at !== sizeBytes) throw new EngineError('refused', `${path} changed while it was read`);
     // SSH itself vouches for what came in one go.
-    if (!from.isPieced) return;
+    if (from.opens === 1) return;
     const digest = await this.patiently(() => this.call('digest', name, { args: [path] }));
     if (digest.trim() !== hash.digest('hex')) {
       throw new EngineError('refused', `${path} is not what was read: its digest differs`);
     }
   }
 
-  /** To the end of a file; goes on where it was when the machine was lost meanwhile. @param from moves along */
+  /** To the end of a file. @param from moves along */
   private async *readOn(
     name: string,
-    from: { folder: string; path: string; at: number; isPieced: boolean },
+    from: { folder: string; path: string; at: number; opens: number },
   ): AsyncGenerator<Buffer> {
     const { folder, path } = from;
-    for (let awaySince: number | undefined; ;) {
-      try {
-        const opened = await this.open(['read', name], { args: [folder, path, String(from.at)] });
-        for await (const piece of opened.output) {
-          from.at += piece.length;
-          awaySince = undefined;
-          yield piece;
-        }
-        return await this.require(opened.ended, `cannot read ${path}`);
-      } catch (error) {
-        from.isPieced = true;
-        awaySince = await this.rest(error, awaySince, NEVER);
-      }
+    const args = (): string[] => {
+      from.opens += 1;
+      return [folder, path, String(from.at)];
+    };
+    for await (const piece of this.lasting(['read', name], { args, read: asItIs, what: `cannot read ${path}` })) {
+      from.at += piece.length;
+      yield piece;
     }
   }
 
@@ -188,18 +188,10 @@ export class BareEngine implements Engine {
   }
 
   async *watchSpool(name: string, { until, signal }: WatchOptions): AsyncGenerator<SpoolFile[]> {
-    for (let awaySince: number | undefined; ;) {
-      try {
-        const { output, ended } = await this.open(['watch', name], { args: [until ?? ''], signal });
-        for await (const listing of this.listings(output)) {
-          awaySince = undefined;
-          yield* listing === '' ? [] : [readSpool(listing)];
-        }
-        return await this.require(ended, `cannot watch what passes to and from ${name}`);
-      } catch (error) {
-        awaySince = await this.rest(error, awaySince, signal);
-      }
-    }
+    const read = (output: AsyncIterable<Buffer>): AsyncIterable<string> => this.listings(output);
+    const what = `cannot watch what passes to and from ${name}`;
+    const listings = this.lasting(['watch', name], { args: () => [until ?? ''], read, what, signal });
+    for await (const listing of listings) yield* listing === '' ? [] : [readSpool(listing)];
   }
 
   /** Texts that end with a NUL each. */
@@ -220,7 +212,7 @@ export class BareEngine implements Engine {
   }
 
   take(name: string, file: string, fromByte: number): AsyncGenerator<Buffer> {
-    return this.readOn(name, { folder: 'out', path: file, at: fromByte, isPieced: false });
+    return this.readOn(name, { folder: 'out', path: file, at: fromByte, opens: 0 });
   }
 
   async put(name: string, file: string, bytes: Uint8Array): Promise<number> {
@@ -297,6 +289,25 @@ export class BareEngine implements Engine {
       return await this.shell.open([shell, ...program, ...rest], options);
     } catch (error) {
       throw this.translate(error);
+    }
+  }
+
+  /** What a verb says until it ends; begun anew, as `args` has it then, when the machine was lost meanwhile. */
+  private async *lasting<T>(
+    verb: [verb: string, name: string],
+    { args, read, what, signal, isOwn }: Lasting<T>,
+  ): AsyncGenerator<T> {
+    for (let awaySince: number | undefined; ;) {
+      try {
+        const { output, ended } = await this.open(verb, { args: args(), signal, isOwn });
+        for await (const one of read(output)) {
+          awaySince = undefined;
+          yield one;
+        }
+        return await this.require(ended, what);
+      } catch (error) {
+        awaySince = await this.rest(error, awaySince, signal ?? NEVER);
+      }
     }
   }
 

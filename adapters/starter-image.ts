@@ -2,7 +2,7 @@
 // Called by `slipway up --example`, `slipway doctor` (which only looks) and tests that need an image.
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { Readable, Writable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
@@ -14,6 +14,8 @@ const run = promisify(execFile);
 export const STARTER_IMAGE = 'busybox:stable';
 /** A registry that has not begun to send by then is out of reach. */
 const PULL_SILENCE_MS = 10_000;
+/** For a container that does nothing. */
+const TRY_LIMIT_MS = 15_000;
 const SEARCH_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
@@ -45,17 +47,25 @@ export async function hasStarterImage(docker: Dockerode, name = STARTER_IMAGE): 
     );
 }
 
-/** Runs the image's shell once, without network. @returns what went wrong, or undefined */
-export async function tryStarterImage(docker: Dockerode): Promise<string | undefined> {
+/**
+ * Runs the image's shell once, without network, and leaves nothing behind.
+ * @param limitMs an engine that hangs in the middle answers other questions as before
+ * @returns what went wrong, or undefined
+ */
+export async function tryStarterImage(docker: Dockerode, limitMs = TRY_LIMIT_MS): Promise<string | undefined> {
+  const abortSignal = AbortSignal.timeout(limitMs);
+  const options = { Image: STARTER_IMAGE, Cmd: ['true'], HostConfig: { NetworkMode: 'none' }, abortSignal };
+  let container: Dockerode.Container | undefined;
   try {
-    const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-    const host = { AutoRemove: true, NetworkMode: 'none' };
-    const [ended] = (await docker.run(STARTER_IMAGE, ['true'], nowhere, { HostConfig: host })) as [
-      { StatusCode: number },
-    ];
-    return ended.StatusCode === 0 ? undefined : `a container of ${STARTER_IMAGE} ended with ${ended.StatusCode}`;
+    container = await docker.createContainer(options);
+    await container.start({ abortSignal });
+    const { StatusCode: exitCode } = (await container.wait({ abortSignal })) as { StatusCode: number };
+    return exitCode === 0 ? undefined : `a container of ${STARTER_IMAGE} ended with ${exitCode}`;
   } catch (error) {
+    if (abortSignal.aborted) return `a container of ${STARTER_IMAGE} had not run to its end after ${limitMs / 1000} s`;
     return (error as Error).message.replace(HTTP_PREFIX, '').trim();
+  } finally {
+    await container?.remove({ force: true, abortSignal: AbortSignal.timeout(limitMs) }).catch(() => undefined);
   }
 }
 

@@ -7,7 +7,15 @@ import { Writable } from 'node:stream';
 import { connectDocker, ensureDockerEngine, findDockerEngine } from '../adapters/docker-setup';
 import { startDockerd } from '../adapters/dockerd';
 import { SetupError } from '../adapters/setup-error';
-import { ensureStarterImage, isStatic, lookForStaticBusybox, makeStarterImage } from '../adapters/starter-image';
+import {
+  ensureStarterImage,
+  isStatic,
+  lookForStaticBusybox,
+  makeStarterImage,
+  tryStarterImage,
+} from '../adapters/starter-image';
+import { HoldingProxy } from './setup/holding-proxy';
+import { DOCKER_SOCKET } from './setup/house';
 
 let dir: string;
 let said: string[];
@@ -98,6 +106,22 @@ describe('the starter image', () => {
       expect(Config.Cmd).toEqual(['sh']);
     } finally {
       await engine.getImage(name).remove({ force: true });
+    }
+  });
+
+  it('S4 an engine that hangs while it starts a container is told of in a while, and is left without that container', async () => {
+    const engine = await docker();
+    await ensureStarterImage(engine, { announce });
+    const link = await HoldingProxy.open({ socketPath: DOCKER_SOCKET }, async ({ path }) =>
+      path.endsWith('/start') ? 'before' : undefined,
+    );
+    try {
+      const problem = await tryStarterImage(connectDocker(`tcp://127.0.0.1:${link.port}`), 1_000);
+      expect(problem).toBe('a container of busybox:stable had not run to its end after 1 s');
+      const removed = link.passed.map((call) => /^DELETE \/containers\/(\w+)/.exec(call)?.[1]).find(Boolean);
+      await expect(engine.getContainer(removed ?? '').inspect()).rejects.toMatchObject({ statusCode: 404 });
+    } finally {
+      await link.close();
     }
   });
 
