@@ -1,6 +1,10 @@
-// Owns what every caller of dockerode needs: its errors in words, and the pull of an image.
-// Used by docker-engine.ts, docker-maker.ts, remote-docker.ts and container-shell.ts.
+// Owns what every caller of dockerode needs: its errors in words, whether it answers, and the pull of an image.
+// Used by docker-engine.ts, docker-maker.ts, remote-docker.ts, container-shell.ts and workers/engines.ts.
 import type Dockerode from 'dockerode';
+import { EngineError } from './engine';
+
+/** An engine that does nothing else answers within a millisecond. */
+const ANSWER_LIMIT_MS = 4_000;
 
 /** HTTP status of the engine's answer; undefined: there was none. */
 export const statusOf = (error: unknown): number | undefined => (error as { statusCode?: number }).statusCode;
@@ -15,6 +19,17 @@ export const isRemoving = (error: unknown): boolean =>
 
 export const lacksImage = (error: unknown): boolean =>
   statusOf(error) === 404 && /no such image/i.test(messageOf(error));
+
+/** @throws EngineError when it does not answer, or not soon */
+export async function requireAnswer(docker: Dockerode): Promise<void> {
+  const abortSignal = AbortSignal.timeout(ANSWER_LIMIT_MS);
+  try {
+    await docker.listContainers({ limit: 1, abortSignal });
+  } catch (error) {
+    const why = abortSignal.aborted ? `nothing came within ${ANSWER_LIMIT_MS / 1000} s` : messageOf(error);
+    throw new EngineError('engine-unavailable', `the Docker engine does not answer: ${why}`, { cause: error });
+  }
+}
 
 /** Has a container of a name run, unless it does. @returns false when its image is not there @throws what the engine said */
 export async function ensureRunning(docker: Dockerode, options: ContainerOptions): Promise<boolean> {

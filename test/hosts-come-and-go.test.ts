@@ -2,7 +2,9 @@
 // Real Temporal, real Docker; two workers with hosts of their own.
 import { execFileSync } from 'node:child_process';
 import type { Run } from '../domain/schemas/api';
-import { House, oneRun, tagged } from './setup/house';
+import type { HostSummary } from '../domain/schemas/hosts';
+import { HoldingProxy } from './setup/holding-proxy';
+import { DOCKER_SOCKET, House, oneRun, tagged } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 let house: House;
@@ -124,3 +126,65 @@ test('B6 worker and container are gone for good: attempt 1 is host-lost, attempt
   ]);
   expect(await house.logOf('lost', number, 'work')).toBe('on arm64-1\n');
 }, 180_000);
+
+describe('a worker whose engine', () => {
+  let link: HoldingProxy;
+  let isHung = false;
+  beforeAll(async () => {
+    link = await HoldingProxy.open({ socketPath: DOCKER_SOCKET }, async () => (isHung ? 'before' : undefined));
+    house.add('lonely-1', 'worker', {
+      SLIPWAY_HOST: 'lonely-1',
+      SLIPWAY_LABELS: 'lonely',
+      SLIPWAY_WORKER_DIR: `${house.dir}/lonely-1`,
+      DOCKER_HOST: `tcp://127.0.0.1:${link.port}`,
+    });
+    await house.start('lonely-1');
+  }, 60_000);
+  afterAll(() => link?.close());
+
+  const hostIs = (state: string): Promise<HostSummary> =>
+    waitFor(
+      async () => {
+        const found = await house.call<HostSummary>('GET', '/v1/clusters/local/hosts/lonely-1');
+        if (found.state !== state) throw new Error(`${found.state}: ${found.why}`);
+        return found;
+      },
+      { what: `the host is ${state}`, timeoutMs: 30_000 },
+    );
+
+  const GONE = { why: /does not answer: .*(ECONNRE|hang up)/, spoil: () => link.cut(), mend: () => link.mend() };
+  const HUNG = {
+    why: /does not answer: nothing came within 4 s$/,
+    spoil: () => (isHung = true),
+    mend: () => {
+      isHung = false;
+      link.release('cut');
+    },
+  };
+
+  test.each([
+    ['is gone', GONE],
+    ['hangs', HUNG],
+  ])(
+    'H11 %s takes no run at all, says why, and takes runs again when it is back',
+    async (how, { why, spoil, mend }) => {
+      await hostIs('ready');
+      spoil();
+      const refusing = await hostIs('refusing');
+      const project = how.replace(' ', '-');
+      await house.project(project, tagged('lonely', '#!/bin/sh\ntrue'));
+      const { number } = await house.trigger(project);
+      const waiting = await waitFor(async () => (await house.run(project, number, 'work')).waiting, {
+        what: 'it says why it waits',
+      });
+      mend();
+      const build = await house.finished(project, number);
+
+      expect(refusing.why).toMatch(why);
+      expect(waiting).toContain('lonely-1 (the Docker engine does not answer');
+      expect(build.status).toBe('passed');
+      expect((await house.run(project, number, 'work')).attempts).toHaveLength(1);
+    },
+    90_000,
+  );
+});

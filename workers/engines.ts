@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
 import { ContainerShell } from '../adapters/container-shell';
+import { requireAnswer } from '../adapters/docker-client';
 import { DockerEngine } from '../adapters/docker-engine';
 import type { Engine } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
@@ -13,6 +14,12 @@ import { dockerByTls, dockerOverSsh, HelperShell, RemoteDockerEngine } from '../
 import { SshHost } from '../adapters/ssh-host';
 import type { DockerSshReach, DockerTlsReach, Reach } from '../domain/schemas/hosts';
 import type { ServedHost } from '../domain/schemas/worker-api';
+
+const MOST_CHARACTERS = 250;
+
+/** As a host shows it. */
+export const inWords = (error: Error): string =>
+  error.message.replace(/\p{Cc}/gu, ' ').slice(0, MOST_CHARACTERS) || 'its probe failed';
 
 /** A host beside the worker's own machine: listed by hand, or made by a blueprint. */
 export interface KeptEngine {
@@ -30,6 +37,8 @@ export class Engines {
   // Without an agent of ours: docker-modem prints its whole depth into a debug line at every call (seconds each, seen).
   readonly docker = new Dockerode();
   private readonly kept = new Map<string, KeptEngine>();
+  /** Of the worker's own machine. @throws EngineError */
+  private readonly probeOwn: () => Promise<unknown>;
 
   /** @param lastAliveAt until when an earlier life of this worker was there */
   constructor(
@@ -37,10 +46,21 @@ export class Engines {
     lastAliveAt: Date,
   ) {
     const runs = join(settings.workerDir, 'runs');
-    this.own = patient(
-      settings.SLIPWAY_ENGINE === 'docker'
-        ? new DockerEngine(this.docker, runs, { lastAliveAt })
-        : new BareEngine(new LocalShell(), runs),
+    if (settings.SLIPWAY_ENGINE === 'docker') {
+      this.own = patient(new DockerEngine(this.docker, runs, { lastAliveAt }));
+      this.probeOwn = () => requireAnswer(this.docker);
+    } else {
+      const bare = new BareEngine(new LocalShell(), runs);
+      this.own = patient(bare);
+      this.probeOwn = () => bare.probe();
+    }
+  }
+
+  /** Why nothing can be run on the worker's own machine now, in words; null: it can. */
+  async ownFault(): Promise<string | null> {
+    return this.probeOwn().then(
+      () => null,
+      (error: Error) => inWords(error),
     );
   }
 

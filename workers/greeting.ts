@@ -8,6 +8,7 @@ import { archOf } from '../adapters/bare-answers';
 import type { Settings } from '../adapters/settings';
 import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
 import type { HelloReply } from '../domain/schemas/worker-api';
+import type { Engines } from './engines';
 import type { Upgrader } from './upgrader';
 import { version } from '../package.json';
 
@@ -25,6 +26,7 @@ const MACHINE = {
 export interface GreeterPorts {
   api: WorkerApi;
   worker: { id: string; cluster: string };
+  engines: Pick<Engines, 'ownFault'>;
   settings: Settings;
   upgrader: Upgrader;
   log: Logger;
@@ -65,7 +67,7 @@ export class Greeter {
   }
 
   async hello(signal: AbortSignal): Promise<HelloReply> {
-    const { api, worker, settings, upgrader } = this.ports;
+    const { api, worker, engines, settings, upgrader } = this.ports;
     const engine = settings.SLIPWAY_ENGINE === 'docker' ? ('docker' as const) : ('shell' as const);
     const release = this.knowsReleases ? upgrader.report() : undefined;
     const machine = this.knowsMachines ? { ...MACHINE, engine } : undefined;
@@ -88,7 +90,8 @@ export class Greeter {
         notAccepting:
           this.stopReason ??
           whyOthersRun(settings, machine !== undefined) ??
-          whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES),
+          whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES) ??
+          (await engines.ownFault()),
       },
       signal,
     );

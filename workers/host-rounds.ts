@@ -4,13 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { WorkerApi } from '../adapters/worker-api';
 import type { FoundHosts, HostProbe, HostsReply } from '../domain/schemas/worker-api';
-import type { Engines, KeptEngine } from './engines';
+import { inWords, type Engines, type KeptEngine } from './engines';
 import { whyDiskRefuses } from './greeting';
 import type { Makers } from './makers';
 
 /** One that takes longer is told of in a later round, ms: no host waits for another. */
 const PROBE_ROUND_MS = 1_000;
-const MOST_CHARACTERS = 500;
 /** How often a blueprint is looked at for hosts that nobody needs, ms. */
 const SWEEP_MS = 30_000;
 
@@ -96,7 +95,7 @@ export class HostRounds {
       this.results.set(name, { host: name, machine, notAccepting });
       this.faults.delete(name);
     } catch (error) {
-      const fault = (error as Error).message.replace(/\p{Cc}/gu, ' ').slice(0, MOST_CHARACTERS) || 'its probe failed';
+      const fault = inWords(error as Error);
       this.results.set(name, { host: name, fault });
       if (this.faults.get(name) !== fault) this.ports.log.warn({ host: name, fault }, 'a host does not work');
       this.faults.set(name, fault);
