@@ -4,7 +4,8 @@
 //   out/ID.HOST.ask       what is to be done there, a shell text; before it comes ID.tar, for a copy to the host
 //   out/ID.HOST.release   the host is not needed any more
 //   in/ID.o.N, ID.e.N     what it wrote on its outputs, from byte N; ID.p.N: of the ID.tar that it made, for a copy from there
-//   out/ran/ID            on the host: it was started, and is not again, whoever asks
+//   out/ID.stop, in/…     who waits for it was told to end, so it is to end as well: TERM, and KILL after 10 s
+//   out/ran/ID            on the host: it was started, and is not again, whoever asks; out/ID.pid, ID.told: as what, and when it was told
 //   in/ID.exit            how it ended                                  out/ID.done   all that has been taken
 //
 // POSIX shell throughout, without the braces of parameters: those would be filled in here.
@@ -41,9 +42,12 @@ known() { is_host "$1" || die 2 "this run has no host $1; it has: $H_HOSTS"; }
 quote() { printf '%s\n' "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/"; }
 send() { cat >"$out/$1.new" && mv "$out/$1.new" "$out/$1" || die 1 "cannot write to $out"; }
 
+# A signal that all of us get is for the one who waits.
+calm() { (trap '' HUP INT TERM; exec "$@"); }
+
 pass_on() {
   while part=$in/$id.$1.$(printf %015d "$2"); [ -e "$part" ]; do
-    cat "$part"
+    calm cat "$part"
     set -- "$1" $(($2 + $(wc -c <"$part")))
   done
   at=$2
@@ -56,7 +60,7 @@ await() {
     [ ! -e "$in/$id.exit" ] || over=1
     pass_on o $at_o; at_o=$at
     pass_on e $at_e >&2; at_e=$at
-    [ -n "$over" ] || sleep 0.1
+    [ -n "$over" ] || calm sleep 0.1
   done
   read -r code <"$in/$id.exit"
 }
@@ -86,6 +90,7 @@ on)
   [ $# -ge 1 ] || usage
   command=
   for word; do command="$command $(quote "$word")"; done
+  trap ': >"$out/$id.stop"' HUP INT TERM
   printf '%s\n' "$command" | send "$id.$host.ask"
   await
   ;;
@@ -130,22 +135,52 @@ exit "$code"
 /** What serves a host beside that of a run: it starts each ask once, whoever supervises it meanwhile. */
 export const HOLDER_PROGRAM = String.raw`#!/bin/sh
 in=$SLIPWAY_SPOOL/in out=$SLIPWAY_SPOOL/out
+session=
+! command -v setsid >/dev/null || session=setsid
+
+run() {
+  id=$(basename "$1" .ask)
+  # Not what is being discarded, nor what comes again from a supervisor that was believed dead.
+  [ ! -e "$out/ran/$id" ] || return
+  : >"$out/ran/$id"
+  : >"$out/$id.e"
+  : >"$out/$id.o"
+  {
+    code=143
+    if [ ! -e "$in/$id.stop" ]; then
+      # Its shell hears the signal as well, and waits for what it runs.
+      $session /bin/sh -c 'trap : HUP INT TERM; . "$0"' "$1" >"$out/$id.o" 2>"$out/$id.e" </dev/null &
+      echo $! >"$out/$id.pid"
+      wait $!
+      code=$?
+    fi
+    echo $code >"$out/$id.exit.new"
+    mv "$out/$id.exit.new" "$out/$id.exit"
+  } &
+}
+
+tree() {
+  echo "$1"
+  for child in $(ps -A -o pid= -o ppid= | awk -v p="$1" '$2 == p { print $1 }'); do tree "$child"; done
+}
+
+end() {
+  id=$(basename "$1" .stop)
+  [ -e "$out/$id.pid" ] && [ ! -e "$out/$id.exit" ] || return
+  now=$(date +%s) signal=TERM
+  if [ -e "$out/$id.told" ]; then
+    [ $((now - $(cat "$out/$id.told"))) -ge 10 ] || return
+    signal=KILL
+  fi
+  echo "$now" >"$out/$id.told"
+  read -r pid <"$out/$id.pid"
+  if [ -n "$session" ]; then kill -s $signal -- "-$pid"; else kill -s $signal $(tree "$pid"); fi
+}
+
 mkdir -p "$out/ran"
 while [ -d "$in" ]; do
-  for ask in "$in"/*.ask; do
-    [ -e "$ask" ] || continue
-    id=$(basename "$ask" .ask)
-    # Not what is being discarded, nor what comes again from a supervisor that was believed dead.
-    [ ! -e "$out/ran/$id" ] || continue
-    : >"$out/ran/$id"
-    : >"$out/$id.e"
-    : >"$out/$id.o"
-    {
-      /bin/sh "$ask" >"$out/$id.o" 2>"$out/$id.e" </dev/null
-      echo $? >"$out/$id.exit.new"
-      mv "$out/$id.exit.new" "$out/$id.exit"
-    } &
-  done
+  for ask in "$in"/*.ask; do [ ! -e "$ask" ] || run "$ask"; done
+  for stop in "$in"/*.stop; do [ ! -e "$stop" ] || end "$stop"; done
   sleep 0.1
 done
 `;

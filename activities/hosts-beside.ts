@@ -35,6 +35,10 @@ export class HostBesideError extends Error {
 
 const isEngineError = (error: unknown): error is EngineError => (error as Error).name === 'EngineError';
 
+function passIfFenced(error: unknown): void {
+  if (!isEngineError(error) || error.reason === 'fenced') throw error;
+}
+
 /** Another holder is no fault of the host. */
 function asBesideError(error: unknown, { name, host }: HostBeside): unknown {
   if (!isEngineError(error) || error.reason === 'fenced') return error;
@@ -146,7 +150,7 @@ export class HostsBeside {
   }
 
   private async relay(own: Side, signal: AbortSignal, fail: (error: unknown) => void): Promise<void> {
-    const open = new Map<string, { work: Promise<void>; answered: AbortController }>();
+    const open = new Map<string, { work: Promise<void>; answered: AbortController; isStopped?: true }>();
     for await (const files of own.engine.watchSpool(own.name, { signal })) {
       const asks = new Map(readAsks(files).map((ask) => [ask.id, ask]));
       for (const [id, ask] of asks) {
@@ -154,6 +158,12 @@ export class HostsBeside {
         const answered = new AbortController();
         const both = AbortSignal.any([signal, answered.signal]);
         open.set(id, { work: this.answer(own, ask, both).catch(fail), answered });
+      }
+      for (const ask of readStopped(files, asks)) {
+        const entry = open.get(ask.id);
+        if (!entry || entry.isStopped) continue;
+        entry.isStopped = true;
+        this.stop(ask).catch(fail);
       }
       // Also by a supervisor that was believed dead.
       for (const [id, { answered }] of open) if (!asks.has(id)) answered.abort();
@@ -175,6 +185,12 @@ export class HostsBeside {
       if (!isOver()) throw asBesideError(error, host);
     }
     if (!isOver()) throw this.lost(host);
+  }
+
+  /** Of one that is lost its watch tells. */
+  private async stop({ id, host: name }: Ask): Promise<void> {
+    const host = this.hosts.get(name);
+    if (host) await host.engine.put(this.nameOn(host), `${id}.stop`, new Uint8Array()).catch(passIfFenced);
   }
 
   private async answer(own: Side, ask: Ask, signal: AbortSignal): Promise<void> {
@@ -215,6 +231,14 @@ function readAsks(files: readonly SpoolFile[]): Ask[] {
     const [, id, host, kind] = /^(\d+(?:-\d+)?)\.([a-z][a-z0-9-]*)\.(ask|release)$/.exec(name) ?? [];
     if (side !== 'out' || id === undefined || host === undefined || ended.has(`${id}.exit`)) return [];
     return [{ id, host, kind: kind as Ask['kind'], sizeBytes }];
+  });
+}
+
+/** Those of them that are to end: whoever waited for them was told to. */
+function readStopped(files: readonly SpoolFile[], asks: ReadonlyMap<string, Ask>): Ask[] {
+  return files.flatMap(({ side, name }) => {
+    const ask = side === 'out' && name.endsWith('.stop') ? asks.get(name.slice(0, -'.stop'.length)) : undefined;
+    return ask?.kind === 'ask' ? [ask] : [];
   });
 }
 

@@ -15,7 +15,13 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const none = { image: '', privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {}, hasSpool: true };
 
-test('B4 B5 H9 two supervisors at once, as when one is believed dead: each command and each copy is done once, its output whole', async () => {
+interface Done {
+  exitCode: number;
+  log: string;
+}
+
+/** Runs a script that has a host `board` beside its own. @param atOnce supervisors that are there at the same time */
+async function runBeside(script: string, atOnce = 1): Promise<Done> {
   const runId = randomUUID();
   const [engine, far] = [
     new BareEngine(new LocalShell(), join(dir, 'own')),
@@ -34,8 +40,24 @@ test('B4 B5 H9 two supervisors at once, as when one is believed dead: each comma
       { release: async () => undefined },
     );
   const name = containerName(runId, 1);
-  const script = `#!/bin/sh
-exec 2>&1
+  await supervisor().begin(make, over.signal);
+  const runDir = await engine.makeRunDir(name, `#!/bin/sh\nexec 2>&1\n${script}`, SLIPWAY_PROGRAM);
+  await engine.create({ ...none, name, runDir, env: besideEnv([board]) });
+  await engine.start(name);
+  const serving = Array.from({ length: atOnce }, () => supervisor().serve({ engine, name }, over.signal));
+  const container = await engine.find(name);
+  const { exitCode } = await engine.wait(container!, { signal: over.signal, onRestart: () => undefined });
+  over.abort();
+  await Promise.all(serving);
+  const log = readFileSync(join(runDir, 'log'), 'utf8');
+  await engine.remove(name);
+  await far.remove(containerName(runId, 1, 'board'));
+  expect([await engine.listRemains(), await far.listRemains()]).toEqual([[], []]);
+  return { exitCode, log };
+}
+
+test('B4 B5 H9 two supervisors at once, as when one is believed dead: each command and each copy is done once, its output whole', async () => {
+  const script = `
 i=0
 while [ $i -lt 25 ]; do
   i=$((i+1)); echo "file $i" >file
@@ -44,20 +66,33 @@ while [ $i -lt 25 ]; do
 done
 slipway on board -- cat all
 `;
-  await supervisor().begin(make, over.signal);
-  const runDir = await engine.makeRunDir(name, script, SLIPWAY_PROGRAM);
-  await engine.create({ ...none, name, runDir, env: besideEnv([board]) });
-  await engine.start(name);
-  const serving = [1, 2].map(() => supervisor().serve({ engine, name }, over.signal));
-  const container = await engine.find(name);
-  const { exitCode } = await engine.wait(container!, { signal: over.signal, onRestart: () => undefined });
-  over.abort();
-  await Promise.all(serving);
-  const log = readFileSync(join(runDir, 'log'), 'utf8');
-  await engine.remove(name);
-  await far.remove(containerName(runId, 1, 'board'));
+  const { exitCode, log } = await runBeside(script, 2);
 
   const files = Array.from({ length: 25 }, (_, at) => `file ${at + 1}\n`).join('');
   expect([exitCode, log]).toEqual([0, files + files]);
-  expect([await engine.listRemains(), await far.listRemains()]).toEqual([[], []]);
 }, 180_000);
+
+test.each([1, 2])(
+  'H9 a command on another host ends when whoever waits for it is told to, as by timeout: by TERM, and by KILL when it does not listen (supervisors: %s)',
+  async (supervisors) => {
+    // Seen nowhere else.
+    const seconds = `${process.pid}0${supervisors}.25`;
+    const script = `
+await() { until grep -q "$1" "$2"; do sleep 0.05; done; }
+slipway on board -- sh -c 'trap "echo told; exit 9" TERM; echo begun; while :; do sleep 0.1; done' >listens 2>/dev/null &
+listens=$!
+slipway on board -- sh -c 'trap "" TERM; echo begun; sleep ${seconds}' >deaf &
+deaf=$!
+await begun listens; await begun deaf
+kill -TERM $listens $deaf
+wait $listens; echo "listens $?"; cat listens
+timeout 1 slipway on board -- sleep ${seconds} 2>/dev/null; echo "timeout $?"
+wait $deaf; echo "deaf $?"
+slipway on board -- sh -c 'cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" " " | grep -c "slee[p] ${seconds}"'
+`;
+    const { log } = await runBeside(script, supervisors);
+
+    expect(log).toBe('listens 9\nbegun\ntold\ntimeout 124\ndeaf 137\n0\n');
+  },
+  60_000,
+);

@@ -103,6 +103,7 @@ slipway on peer -- sh -c 'echo "$H_HOST on $H_WORKER in $(pwd)"'
 slipway on board -- printf '%s|' "it's" 'two
 lines' '' '$HOME \\"x\\"' ; echo
 slipway on board -- sh -c 'echo one >kept'; slipway on board -- cat kept
+timeout 1 slipway on peer -- sleep 1000 2>/dev/null; echo "code $?"
 slipway on nobody -- true; echo "code $?"
 slipway fly; echo "code $?"
 `,
@@ -117,6 +118,7 @@ peer on far-1 in /repo
 it's|two
 lines||$HOME \\"x\\"|
 one
+code 143
 slipway: this run has no host nobody; it has: board peer
 code 2
 slipway: use: slipway on HOST -- COMMAND ..., slipway copy [HOST:]PATH [HOST:]PATH, slipway release HOST ...
