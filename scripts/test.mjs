@@ -3,9 +3,10 @@
 // Called by npm and .ci/run. Exit code: Jest's, or 2 when something is missing that cannot be installed here.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureBuild, ensureDependencies, ensureNode, ROOT, runScript, runStep, say, SetupError } from './setup.mjs';
 
 const require = createRequire(import.meta.url);
@@ -14,6 +15,8 @@ const isScenarios = process.argv.includes('--scenarios');
 const SCENARIOS = ['crash-matrix', 'paused-worker', 'abandoned-builds', 'rolling-upgrade', 'soak'];
 /** EC2 as far as hosts on demand need it. */
 const MOTO = ['moto[ec2]==5.2.5', 'flask==3.1.3', 'flask-cors==6.0.5'];
+/** Of an engine that was started here. */
+const ENGINE_PID = '/var/run/docker.pid';
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
 
 await runScript(async () => {
@@ -34,11 +37,25 @@ await runScript(async () => {
       SLIPWAY_MOTO: process.env.SLIPWAY_MOTO ?? (await ensureMoto(adapter('debian-packages'))),
       ...hostOf(engine.socket),
     });
+    if (process.exitCode !== 0) await tellIfEngineHangs(engine, adapter);
   } finally {
     // Only the one that was started for this run.
     await engine.stop?.();
   }
 });
+
+/** What failed may be its doing then. */
+async function tellIfEngineHangs({ socket, stop }, adapter) {
+  const { hasStarterImage, tryStarterImage } = adapter('starter-image');
+  const docker = adapter('docker-setup').connectDocker(socket);
+  const problem = (await hasStarterImage(docker)) && (await tryStarterImage(docker));
+  if (!problem) return;
+  say(`the Docker engine runs no containers any more (${problem}); what failed may be its doing`);
+  if (!stop || !existsSync(ENGINE_PID)) return;
+  process.kill(Number(readFileSync(ENGINE_PID, 'utf8')), 'SIGUSR1');
+  await sleep(2_000);
+  say('what its goroutines wait for is in /var/run/docker/goroutine-stacks-*.log');
+}
 
 /** Installs the missing programs where that is possible. @returns the path of the browser */
 async function ensurePrograms(packages, images) {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { House, oneRun } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
-const COUNT = Number(process.env['SLIPWAY_CANCEL_RUNS'] ?? 20);
+const COUNT = Number(process.env['SLIPWAY_CANCEL_RUNS'] ?? 12);
 /** Runs that one build has open at once. */
 const IN_BUILD = 100;
 const LIMIT_MS = 60_000 + COUNT * 3_000;

@@ -32,10 +32,12 @@ import {
   releaseLease,
   type Holder,
 } from '../adapters/store/holders';
+import { putBlueprint } from '../adapters/store/blueprints';
 import { createHost, listHosts, recordHost } from '../adapters/store/hosts';
 import { listLeases } from '../adapters/store/lease-list';
 import { requestLease, type GrantedLease } from '../adapters/store/leases';
 import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
+import { planOnDemand } from '../adapters/store/on-demand';
 import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
@@ -50,6 +52,7 @@ import {
 } from '../adapters/store/runs';
 import { DEFAULT_TIMING } from '../domain/build-input';
 import { workerQueue } from '../domain/names';
+import { PutBlueprint } from '../domain/schemas/blueprints';
 import type { SshReach } from '../domain/schemas/hosts';
 import type { Cause } from '../domain/schemas/words';
 import { freePort } from './setup/free-port';
@@ -1177,6 +1180,23 @@ describe.each(STORES)('on %s', (name, start) => {
       const { rows } = await sql`select path, digest, blob from artifacts where run_id = ${runId}::uuid`.execute(db);
       expect(rows).toEqual([{ path: 'a/b', digest: 'two', blob: 'b2' }]);
     });
+  });
+
+  test('H8 a cluster whose hosts on demand cannot be planned keeps no other from having its own', async () => {
+    const broken = { minReady: 1, most: 1 } as PutBlueprint;
+    const specs = { a: broken, b: PutBlueprint.parse({ ...broken, make: { kind: 'docker', image: 'x' } }), c: broken };
+    for (const [at, spec] of Object.entries(specs)) {
+      const cluster = `planned-${at}`;
+      await makeCluster(db, cluster);
+      await sql`insert into workers (id, cluster, enlisted_at, serves_hosts_at, slots, version)
+        values (${randomUUID()}, ${cluster}, now(), now(), 1, '1')`.execute(db);
+      await putBlueprint(db, { cluster, name: 'small' }, spec);
+    }
+
+    await expect(planOnDemand(db, 600_000)).rejects.toThrow(/^hosts on demand of cluster planned-[ac]: /);
+
+    const made = await Promise.all(Object.keys(specs).map((at) => listHosts(db, `planned-${at}`)));
+    expect(made.map((hosts) => hosts.length)).toEqual([0, 1, 0]);
   });
 
   describe('connections', () => {

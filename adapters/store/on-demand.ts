@@ -31,12 +31,23 @@ import type { Tables } from './tables';
 /** More waiting runs of one line than this are not looked at in one round. */
 const MOST_A_LINE = 1_000;
 
-/** One look at every cluster that has blueprints: asks for hosts, and ends those that are not needed any more. */
+/**
+ * One look at every cluster that has blueprints: asks for hosts, and ends those that are not needed any more.
+ * @throws what went wrong with one, once all were looked at
+ */
 export async function planOnDemand(db: Database, ageStepMs: number): Promise<void> {
   const { rows } = await sql<{ cluster: string }>`
     select distinct p.cluster from blueprints p where p.removed_at is null
       or exists (select 1 from made_hosts m where m.blueprint = p.id and m.gone_at is null)`.execute(db);
-  for (const { cluster } of rows) await db.transaction().execute((tx) => planCluster(tx, cluster, ageStepMs));
+  let failed: Error | undefined;
+  for (const { cluster } of rows) {
+    try {
+      await db.transaction().execute((tx) => planCluster(tx, cluster, ageStepMs));
+    } catch (error) {
+      failed ??= new Error(`hosts on demand of cluster ${cluster}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  if (failed) throw failed;
 }
 
 async function planCluster(tx: Transaction<Tables>, cluster: string, ageStepMs: number): Promise<void> {
