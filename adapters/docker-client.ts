@@ -3,8 +3,8 @@
 import type Dockerode from 'dockerode';
 import { EngineError } from './engine';
 
-/** An engine that does nothing else answers within a millisecond. */
-const ANSWER_LIMIT_MS = 4_000;
+/** With the pause between two hellos below the silence after which a worker does not count as there. */
+const ANSWER_LIMIT_MS = 6_000;
 
 /** HTTP status of the engine's answer; undefined: there was none. */
 export const statusOf = (error: unknown): number | undefined => (error as { statusCode?: number }).statusCode;

@@ -15,7 +15,7 @@ export const STARTER_IMAGE = 'busybox:stable';
 /** A registry that has not begun to send by then is out of reach. */
 const PULL_SILENCE_MS = 10_000;
 /** For a container that does nothing. */
-const TRY_LIMIT_MS = 15_000;
+const TRY_LIMIT_MS = 30_000;
 const SEARCH_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**

@@ -154,7 +154,7 @@ describe('a worker whose engine', () => {
 
   const GONE = { why: /does not answer: .*(ECONNRE|hang up)/, spoil: () => link.cut(), mend: () => link.mend() };
   const HUNG = {
-    why: /does not answer: nothing came within 4 s$/,
+    why: /does not answer: nothing came within 6 s$/,
     spoil: () => (isHung = true),
     mend: () => {
       isHung = false;
