@@ -35,7 +35,7 @@ beforeAll(async () => {
   up = spawn(process.execPath, [MAIN, 'up'], { cwd: dir, env, stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
   up.stderr?.on('data', (data: Buffer) => (said += data.toString()));
-  await waitFor(() => said.includes('Slipway is up.'), { what: 'Slipway is up', timeoutMs: 120_000 }).catch(
+  await waitFor(() => said.includes('Ctrl-C stops.'), { what: 'Slipway is up', timeoutMs: 120_000 }).catch(
     (error: unknown) => {
       throw new Error(`${String(error)}\n${said}`);
     },

@@ -48,7 +48,7 @@ async function npmStart(meanwhile: (output: string) => Promise<void>): Promise<s
   child.stderr.on('data', (data: Buffer) => (output += data.toString()));
   const ended = once(child, 'close');
   try {
-    await waitFor(() => output.includes('Slipway is up.') || child.exitCode !== null, {
+    await waitFor(() => output.includes('Ctrl-C stops.') || child.exitCode !== null, {
       what: 'Slipway is up',
       timeoutMs: 400_000,
       intervalMs: 100,

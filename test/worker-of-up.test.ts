@@ -59,7 +59,7 @@ beforeAll(async () => {
     PATH: `${resolve(process.env.SLIPWAY_TEMPORAL_CLI ?? '', '..')}:${process.env.PATH}`,
   });
   up = start(['up']);
-  await waitFor(() => up.said().includes('Slipway is up.'), { what: 'Slipway is up', timeoutMs: 180_000 }).catch(
+  await waitFor(() => up.said().includes('Ctrl-C stops.'), { what: 'Slipway is up', timeoutMs: 180_000 }).catch(
     (error: unknown) => {
       throw new Error(`${String(error)}\n${up.said()}`);
     },
