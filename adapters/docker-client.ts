@@ -20,11 +20,13 @@ export const isRemoving = (error: unknown): boolean =>
 export const lacksImage = (error: unknown): boolean =>
   statusOf(error) === 404 && /no such image/i.test(messageOf(error));
 
-/** @throws EngineError when it does not answer, or not soon */
+/** Asks what the engine cannot say without containerd. @throws EngineError when it does not answer, or not soon */
 export async function requireAnswer(docker: Dockerode): Promise<void> {
   const abortSignal = AbortSignal.timeout(ANSWER_LIMIT_MS);
   try {
-    await docker.listContainers({ limit: 1, abortSignal });
+    // dockerode takes the signal for this call as well, and its types do not know.
+    const call = { path: '/version', method: 'GET', abortSignal, statusCodes: { 200: true, 500: 'server error' } };
+    await new Promise((done, fail) => docker.modem.dial(call, (error, answer) => (error ? fail(error) : done(answer))));
   } catch (error) {
     const why = abortSignal.aborted ? `nothing came within ${ANSWER_LIMIT_MS / 1000} s` : messageOf(error);
     throw new EngineError('engine-unavailable', `the Docker engine does not answer: ${why}`, { cause: error });

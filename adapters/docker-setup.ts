@@ -44,13 +44,19 @@ export async function findDockerEngine(
 ): Promise<DockerSearch> {
   let denied: string | undefined;
   let silent: string | undefined;
+  let hung: string | undefined;
   for (const socket of sockets) {
     const answer = await ask(socket);
     if (answer.kind === 'running') return answer;
     if (answer.code === 'EACCES') denied ??= socket;
+    else if (answer.code === 'ECONNRESET') hung ??= socket;
     else if (answer.code !== 'ENOENT') silent ??= `${socket}: ${answer.message}`;
   }
   if (denied) return { kind: 'no-permission', detail: `this user may not open ${denied}`, fix: PERMISSION_FIX };
+  if (hung) {
+    const detail = `the engine at ${hung} takes questions and does not answer within ${ANSWER_LIMIT_MS / 1000} s`;
+    return { kind: 'stopped', detail, fix: await restartFix(env) };
+  }
   if (env.DOCKER_HOST) {
     const detail = `nothing answers at DOCKER_HOST=${env.DOCKER_HOST}`;
     return { kind: 'stopped', detail, fix: 'start that engine, or: unset DOCKER_HOST' };
@@ -59,6 +65,16 @@ export async function findDockerEngine(
 }
 
 const PERMISSION_FIX = 'sudo usermod -aG docker "$USER" && newgrp docker';
+
+/** Containers live on where live-restore is configured. */
+async function restartFix(env: NodeJS.ProcessEnv): Promise<string> {
+  if (env.DOCKER_HOST || process.platform !== 'linux') return 'restart that engine';
+  const sudo = process.getuid?.() === 0 ? '' : 'sudo ';
+  if (await isSystemdRunning()) return `${sudo}systemctl restart docker containerd`;
+  return `${sudo}pkill -KILL -x dockerd; ${sudo}pkill -KILL -x containerd; ${startByHand(sudo)}`;
+}
+
+const startByHand = (sudo: string): string => `${sudo}sh -c 'dockerd --live-restore >/var/log/dockerd.log 2>&1 &'`;
 
 async function absentEngine(silent: string | undefined, env: NodeJS.ProcessEnv): Promise<DockerSearch> {
   const sudo = process.getuid?.() === 0 ? '' : 'sudo ';
@@ -73,8 +89,8 @@ async function absentEngine(silent: string | undefined, env: NodeJS.ProcessEnv):
   }
   if (await findOnPath('dockerd', env)) {
     const detail = `it is installed but not running${silent ? ` (${silent})` : ''}`;
-    const byHand = `${sudo}sh -c 'dockerd --live-restore >/var/log/dockerd.log 2>&1 &'`;
-    return { kind: 'stopped', detail, fix: (await isSystemdRunning()) ? `${sudo}systemctl start docker` : byHand };
+    const fix = (await isSystemdRunning()) ? `${sudo}systemctl start docker` : startByHand(sudo);
+    return { kind: 'stopped', detail, fix };
   }
   const packages = `${sudo}apt-get install -y --no-install-recommends docker.io iptables`;
   const fix = (await isDebian()) ? packages : 'install it: https://docs.docker.com/engine/install/';

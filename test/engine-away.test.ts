@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Dockerode from 'dockerode';
+import { requireAnswer } from '../adapters/docker-client';
 import { DockerEngine } from '../adapters/docker-engine';
 import type { ContainerExit } from '../adapters/engine';
 import { HoldingProxy } from './setup/holding-proxy';
@@ -171,6 +172,21 @@ test('R2 a connection to the engine that merely breaks is no restart', async () 
   expect(await watched.ended).toEqual({ exit, log: 'begun\ndone\n', restarts: 0 });
   await link.close();
 }, 120_000);
+
+test('H11 an engine whose containerd hangs is none that answers, though it lists its containers', async () => {
+  await requireAnswer(real.docker);
+  real.signalContainerd('SIGSTOP');
+  try {
+    expect(await real.docker.listContainers()).toEqual(expect.any(Array));
+    await expect(requireAnswer(real.docker)).rejects.toMatchObject({
+      reason: 'engine-unavailable',
+      message: 'the Docker engine does not answer: nothing came within 6 s',
+    });
+  } finally {
+    real.signalContainerd('SIGCONT');
+  }
+  await requireAnswer(real.docker);
+}, 60_000);
 
 /** As an engine leaves it that is killed after containerd began the container and before the engine had noted that. */
 async function forgetStart(name: string): Promise<void> {

@@ -65,6 +65,19 @@ describe('the engine', () => {
     await new Promise((done) => server.close(done));
   });
 
+  it('that hangs is told from one that is not running, with what restarts it', async () => {
+    const link = await HoldingProxy.open({ socketPath: DOCKER_SOCKET }, async () => 'before');
+    const DOCKER_HOST = `tcp://127.0.0.1:${link.port}`;
+    const found = await findDockerEngine({ DOCKER_HOST });
+    await link.close();
+
+    expect(found).toEqual({
+      kind: 'stopped',
+      detail: `the engine at ${DOCKER_HOST} takes questions and does not answer within 5 s`,
+      fix: 'restart that engine',
+    });
+  });
+
   it('that cannot be started ends in the end of its log and what to do', async () => {
     const place = {
       program: '/bin/sh',

@@ -69,6 +69,10 @@ export class PrivateEngine {
     return names.filter((name, at) => names.indexOf(name) < at);
   }
 
+  signalContainerd(signal: NodeJS.Signals): void {
+    this.containerd?.kill(signal);
+  }
+
   async kill9(): Promise<void> {
     await this.end('SIGKILL');
   }
