@@ -24,7 +24,7 @@ export const lacksImage = (error: unknown): boolean =>
 export async function requireAnswer(docker: Dockerode): Promise<void> {
   const abortSignal = AbortSignal.timeout(ANSWER_LIMIT_MS);
   try {
-    // dockerode takes the signal for this call as well, and its types do not know.
+    // The types of dockerode do not know that its own call takes a signal.
     const call = { path: '/version', method: 'GET', abortSignal, statusCodes: { 200: true, 500: 'server error' } };
     await new Promise((done, fail) => docker.modem.dial(call, (error, answer) => (error ? fail(error) : done(answer))));
   } catch (error) {

@@ -17,7 +17,7 @@ interface RunningEngine {
 }
 
 export type DockerSearch =
-  RunningEngine | { kind: 'missing' | 'stopped' | 'no-permission'; detail: string; fix: string };
+  RunningEngine | { kind: 'missing' | 'stopped' | 'hung' | 'no-permission'; detail: string; fix: string };
 
 export interface EnsuredEngine extends RunningEngine {
   /** Ends the engine that this call started; absent when one was running already. */
@@ -55,7 +55,7 @@ export async function findDockerEngine(
   if (denied) return { kind: 'no-permission', detail: `this user may not open ${denied}`, fix: PERMISSION_FIX };
   if (hung) {
     const detail = `the engine at ${hung} takes questions and does not answer within ${ANSWER_LIMIT_MS / 1000} s`;
-    return { kind: 'stopped', detail, fix: await restartFix(env) };
+    return { kind: 'hung', detail, fix: await restartFix(env) };
   }
   if (env.DOCKER_HOST) {
     const detail = `nothing answers at DOCKER_HOST=${env.DOCKER_HOST}`;
@@ -142,7 +142,7 @@ export async function ensureDockerEngine(options: {
   const found = await findDockerEngine(env);
   if (found.kind === 'running') return found;
   const mayStart = process.platform === 'linux' && process.getuid?.() === 0 && !env.DOCKER_HOST;
-  if (!mayStart || found.kind === 'no-permission') throw noEngine(found);
+  if (!mayStart || found.kind === 'no-permission' || found.kind === 'hung') throw noEngine(found);
   if (found.kind === 'missing') {
     if (!(await canInstallPackages(env))) throw noEngine(found);
     await installPackages(['docker.io', 'iptables'], 'there is no Docker engine', announce);

@@ -69,13 +69,17 @@ describe('the engine', () => {
     const link = await HoldingProxy.open({ socketPath: DOCKER_SOCKET }, async () => 'before');
     const DOCKER_HOST = `tcp://127.0.0.1:${link.port}`;
     const found = await findDockerEngine({ DOCKER_HOST });
+    const place = { announce, logFile: join(dir, 'dockerd.log'), env: { DOCKER_HOST } };
+    const refused = await ensureDockerEngine(place).catch((error: unknown) => error);
     await link.close();
 
     expect(found).toEqual({
-      kind: 'stopped',
+      kind: 'hung',
       detail: `the engine at ${DOCKER_HOST} takes questions and does not answer within 5 s`,
       fix: 'restart that engine',
     });
+    expect(String(refused)).toContain('Docker engine hung: the engine at');
+    expect(said).toEqual([]);
   });
 
   it('that cannot be started ends in the end of its log and what to do', async () => {
