@@ -166,7 +166,7 @@ tree() {
 
 end() {
   id=$(basename "$1" .stop)
-  [ -e "$out/$id.pid" ] && [ ! -e "$out/$id.exit" ] || return
+  [ -s "$out/$id.pid" ] && [ ! -e "$out/$id.exit" ] || return
   now=$(date +%s) signal=TERM
   if [ -e "$out/$id.told" ]; then
     [ $((now - $(cat "$out/$id.told"))) -ge 10 ] || return

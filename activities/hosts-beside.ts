@@ -35,13 +35,11 @@ export class HostBesideError extends Error {
 
 const isEngineError = (error: unknown): error is EngineError => (error as Error).name === 'EngineError';
 
-function passIfFenced(error: unknown): void {
-  if (!isEngineError(error) || error.reason === 'fenced') throw error;
-}
-
 /** Another holder is no fault of the host. */
+const isFaultOfHost = (error: unknown): error is EngineError => isEngineError(error) && error.reason !== 'fenced';
+
 function asBesideError(error: unknown, { name, host }: HostBeside): unknown {
-  if (!isEngineError(error) || error.reason === 'fenced') return error;
+  if (!isFaultOfHost(error)) return error;
   return new HostBesideError(error.reason, `host ${name} (${host}): ${error.message}`);
 }
 
@@ -68,7 +66,7 @@ export async function giveBack(
       try {
         await direct.remove(containerName(runId, attempt, name));
       } catch (error) {
-        if (isEngineError(error) && error.reason !== 'fenced') return;
+        if (isFaultOfHost(error)) return;
         throw error;
       }
       await api.release(name);
@@ -190,7 +188,9 @@ export class HostsBeside {
   /** Of one that is lost its watch tells. */
   private async stop({ id, host: name }: Ask): Promise<void> {
     const host = this.hosts.get(name);
-    if (host) await host.engine.put(this.nameOn(host), `${id}.stop`, new Uint8Array()).catch(passIfFenced);
+    await host?.engine.put(this.nameOn(host), `${id}.stop`, new Uint8Array()).catch((error: unknown) => {
+      if (!isFaultOfHost(error)) throw error;
+    });
   }
 
   private async answer(own: Side, ask: Ask, signal: AbortSignal): Promise<void> {

@@ -49,7 +49,7 @@ export async function findDockerEngine(
     const answer = await ask(socket);
     if (answer.kind === 'running') return answer;
     if (answer.code === 'EACCES') denied ??= socket;
-    else if (answer.code === 'ECONNRESET') hung ??= socket;
+    else if (answer.isLate) hung ??= socket;
     else if (answer.code !== 'ENOENT') silent ??= `${socket}: ${answer.message}`;
   }
   if (denied) return { kind: 'no-permission', detail: `this user may not open ${denied}`, fix: PERMISSION_FIX };
@@ -66,18 +66,18 @@ export async function findDockerEngine(
 
 const PERMISSION_FIX = 'sudo usermod -aG docker "$USER" && newgrp docker';
 
+/** Before what only root may do. */
+const sudo = process.getuid?.() === 0 ? '' : 'sudo ';
+const START_BY_HAND = `${sudo}sh -c 'dockerd --live-restore >/var/log/dockerd.log 2>&1 &'`;
+
 /** Containers live on where live-restore is configured. */
 async function restartFix(env: NodeJS.ProcessEnv): Promise<string> {
   if (env.DOCKER_HOST || process.platform !== 'linux') return 'restart that engine';
-  const sudo = process.getuid?.() === 0 ? '' : 'sudo ';
   if (await isSystemdRunning()) return `${sudo}systemctl restart docker containerd`;
-  return `${sudo}pkill -KILL -x dockerd; ${sudo}pkill -KILL -x containerd; ${startByHand(sudo)}`;
+  return `${sudo}pkill -KILL -x dockerd; ${sudo}pkill -KILL -x containerd; ${START_BY_HAND}`;
 }
 
-const startByHand = (sudo: string): string => `${sudo}sh -c 'dockerd --live-restore >/var/log/dockerd.log 2>&1 &'`;
-
 async function absentEngine(silent: string | undefined, env: NodeJS.ProcessEnv): Promise<DockerSearch> {
-  const sudo = process.getuid?.() === 0 ? '' : 'sudo ';
   if (process.platform === 'darwin') {
     const isInstalled = await exists('/Applications/Docker.app');
     if (isInstalled) return { kind: 'stopped', detail: 'Docker Desktop is not running', fix: 'open -a Docker' };
@@ -89,7 +89,7 @@ async function absentEngine(silent: string | undefined, env: NodeJS.ProcessEnv):
   }
   if (await findOnPath('dockerd', env)) {
     const detail = `it is installed but not running${silent ? ` (${silent})` : ''}`;
-    const fix = (await isSystemdRunning()) ? `${sudo}systemctl start docker` : startByHand(sudo);
+    const fix = (await isSystemdRunning()) ? `${sudo}systemctl start docker` : START_BY_HAND;
     return { kind: 'stopped', detail, fix };
   }
   const packages = `${sudo}apt-get install -y --no-install-recommends docker.io iptables`;
@@ -115,15 +115,18 @@ function socketsToTry(env: NodeJS.ProcessEnv): string[] {
 
 const SYSTEM_SOCKET = '/var/run/docker.sock';
 
-type Answer = RunningEngine | { kind: 'silent'; code?: string; message: string };
+type Answer = RunningEngine | { kind: 'silent'; code?: string; message: string; isLate: boolean };
 
 async function ask(socket: string): Promise<Answer> {
+  const lateAtMs = performance.now() + ANSWER_LIMIT_MS;
   try {
     const answer = await connectDocker(socket, ANSWER_LIMIT_MS).version();
     return { kind: 'running', socket, version: answer.Version, apiVersion: answer.ApiVersion };
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    return { kind: 'silent', code, message };
+    // A limit of dockerode looks like a broken connection.
+    const isLate = code === 'ECONNRESET' && performance.now() >= lateAtMs;
+    return { kind: 'silent', code, message, isLate };
   }
 }
 

@@ -54,12 +54,17 @@ export async function hasStarterImage(docker: Dockerode, name = STARTER_IMAGE): 
  */
 export async function tryStarterImage(docker: Dockerode, limitMs = TRY_LIMIT_MS): Promise<string | undefined> {
   const abortSignal = AbortSignal.timeout(limitMs);
-  const options = { Image: STARTER_IMAGE, Cmd: ['true'], HostConfig: { NetworkMode: 'none' }, abortSignal };
+  // Also when we are ended in the middle.
+  const host = { AutoRemove: true, NetworkMode: 'none' };
+  const options = { Image: STARTER_IMAGE, Cmd: ['true'], HostConfig: host, abortSignal };
   let container: Dockerode.Container | undefined;
   try {
     container = await docker.createContainer(options);
+    // One that has not begun is not running either.
+    const over = container.wait({ condition: 'next-exit', abortSignal }) as Promise<{ StatusCode: number }>;
+    over.catch(() => undefined);
     await container.start({ abortSignal });
-    const { StatusCode: exitCode } = (await container.wait({ abortSignal })) as { StatusCode: number };
+    const { StatusCode: exitCode } = await over;
     return exitCode === 0 ? undefined : `a container of ${STARTER_IMAGE} ended with ${exitCode}`;
   } catch (error) {
     if (abortSignal.aborted) return `a container of ${STARTER_IMAGE} had not run to its end after ${limitMs / 1000} s`;

@@ -16,6 +16,8 @@ import { paint } from './print';
 const ROOT = resolve(__dirname, '..', '..');
 const OLDEST_NODE = '20.19.0';
 const LEAST_DISK_BYTES = 1024 ** 3;
+/** One to the Docker engine takes no longer, ms. */
+const QUESTION_LIMIT_MS = 60_000;
 
 export interface Check {
   name: string;
@@ -126,7 +128,7 @@ async function checkDocker({ env, sockets }: DoctorOptions): Promise<Check[]> {
     return [{ name: 'Docker engine', state: 'missing', detail: found.detail, fix: found.fix }];
   }
   const engine: Check = { name: 'Docker engine', state: 'ok', detail: `${found.version} at ${found.socket}` };
-  const docker = connectDocker(found.socket);
+  const docker = connectDocker(found.socket, QUESTION_LIMIT_MS);
   if (!(await hasStarterImage(docker))) return [engine, await checkImageSource()];
   const problem = await tryStarterImage(docker);
   const image: Check = { name: 'image', state: 'ok', detail: `${STARTER_IMAGE} is there, and a container of it runs` };

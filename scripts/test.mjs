@@ -15,8 +15,8 @@ const isScenarios = process.argv.includes('--scenarios');
 const SCENARIOS = ['crash-matrix', 'paused-worker', 'abandoned-builds', 'rolling-upgrade', 'soak'];
 /** EC2 as far as hosts on demand need it. */
 const MOTO = ['moto[ec2]==5.2.5', 'flask==3.1.3', 'flask-cors==6.0.5'];
-/** Of an engine that was started here. */
-const ENGINE_PID = '/var/run/docker.pid';
+/** A question to an engine takes no longer, ms. */
+const QUESTION_LIMIT_MS = 60_000;
 const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
 
 await runScript(async () => {
@@ -46,13 +46,16 @@ await runScript(async () => {
 
 /** What failed may be its doing then. */
 async function tellIfEngineHangs({ socket, stop }, adapter) {
+  const { connectDocker, findDockerEngine } = adapter('docker-setup');
   const { hasStarterImage, tryStarterImage } = adapter('starter-image');
-  const docker = adapter('docker-setup').connectDocker(socket);
-  const problem = (await hasStarterImage(docker)) && (await tryStarterImage(docker));
+  const docker = connectDocker(socket, QUESTION_LIMIT_MS);
+  const { detail } = await findDockerEngine();
+  const problem = detail ?? ((await hasStarterImage(docker)) && (await tryStarterImage(docker)));
   if (!problem) return;
   say(`the Docker engine runs no containers any more (${problem}); what failed may be its doing`);
-  if (!stop || !existsSync(ENGINE_PID)) return;
-  process.kill(Number(readFileSync(ENGINE_PID, 'utf8')), 'SIGUSR1');
+  const [{ path: pidFile }] = (await adapter('dockerd').dockerdPlace('')).pidFiles;
+  if (!stop || !existsSync(pidFile)) return;
+  process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGUSR1');
   await sleep(2_000);
   say('what its goroutines wait for is in /var/run/docker/goroutine-stacks-*.log');
 }
