@@ -47,7 +47,8 @@ export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
   const cancels = await deliverCancels(ports).catch(noteFailure);
   const moves = await deliverMoves(ports).catch(noteFailure);
   await startMaintenances(ports).catch(noteFailure);
-  await tellHosts(ports).catch(noteFailure);
+  await beginHosts(ports).catch(noteFailure);
+  await endHosts(ports).catch(noteFailure);
   if (failures.length > 0) throw failures[0];
   return builds.length + cancels + moves;
 }
@@ -90,24 +91,26 @@ export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<numbe
 
 /** Tells waiting runs that there is a slot for them now. @param ageStepMs in which they rise by one priority */
 export async function wakeWaiting({ db, temporal }: OutboxPorts, ageStepMs: number): Promise<void> {
-  const runs = await runsToWake(db, { silentAfterMs: SILENT_AFTER_MS, ageStepMs });
-  for (const run of runs) await temporal.wakeRun(run);
+  await tellAll(await runsToWake(db, { silentAfterMs: SILENT_AFTER_MS, ageStepMs }), (run) => temporal.wakeRun(run));
 }
 
 /** Starts the workflow of every maintenance that has none yet. */
 export async function startMaintenances({ db, temporal }: OutboxPorts): Promise<void> {
-  for (const { cluster, id, why } of await maintenancesToStart(db)) {
+  await tellAll(await maintenancesToStart(db), async ({ cluster, id, why }) => {
     await temporal.startMaintenance({ cluster, id }, `cluster ${cluster} ${why}`);
     await markMaintenanceStarted(db, { cluster, id });
-  }
+  });
 }
 
-/** Starts the workflow of every on-demand host that has none yet, and tells those whose host is to end. */
-async function tellHosts({ db, temporal }: OutboxPorts): Promise<void> {
+/** Starts the workflow of every on-demand host that has none yet. */
+async function beginHosts({ db, temporal }: OutboxPorts): Promise<void> {
   await tellAll(await hostsToTell(db, 'begin'), async ({ by, host }) => {
     await temporal.startHost({ host }, by);
     await markTold(db, host, 'begin');
   });
+}
+
+async function endHosts({ db, temporal }: OutboxPorts): Promise<void> {
   await tellAll(await hostsToTell(db, 'end'), async ({ by, why, host }) => {
     await temporal.endHost({ host }, { by, why });
     await markTold(db, host, 'end');

@@ -1,12 +1,18 @@
-// Proves that cancels and moves reach Temporal side by side: many of them in little time, and none held up by one that fails.
+// Proves that what waits for Temporal reaches it side by side, cancels, moves, maintenances and hosts, none held up by one that fails.
 // The embedded record store; Temporal is a list that takes its time.
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
-import { deliverCancels, sweepOutbox } from '../adapters/outbox';
+import { deliverCancels, startMaintenances, sweepOutbox, wakeWaiting } from '../adapters/outbox';
 import { migrate, openStore, type Database } from '../adapters/store/connect';
 import { cancelRunning, drainCluster } from '../adapters/store/maintenance';
 import { cancelsToDeliver } from '../adapters/store/deliveries';
+import { putBlueprint } from '../adapters/store/blueprints';
+import { listHosts, recordHost, SILENT_AFTER_MS } from '../adapters/store/hosts';
+import { endMadeHost, planOnDemand } from '../adapters/store/on-demand';
 import type { Temporal } from '../adapters/temporal';
+import { DEFAULT_TIMING } from '../domain/build-input';
+import { PutBlueprint } from '../domain/schemas/blueprints';
 import { makeBuild, makeCluster, plannedRun, STORES, type TestStore } from './setup/stores';
 
 const COUNT = 100;
@@ -23,7 +29,7 @@ afterAll(async () => {
   await store.stop();
 });
 
-/** A server that takes its time, and refuses all of one project. `mostAtOnce`: calls that it had open side by side. */
+/** A server that takes its time, and refuses all of one project, cluster or host. `mostAtOnce`: calls that it had open side by side. */
 function slowTemporal(refused?: string) {
   const told: { project: string; runs: readonly string[] }[] = [];
   let [open, most] = [0, 0];
@@ -38,7 +44,10 @@ function slowTemporal(refused?: string) {
   const fake: Partial<Temporal> = {
     cancel: ({ project, runs }) => tell(project, runs ?? []),
     moveRun: ({ project, run }) => tell(project, [run]),
-    startMaintenance: () => Promise.resolve(),
+    wakeRun: ({ project, run }) => tell(project, [run]),
+    startMaintenance: ({ cluster }) => tell(cluster, []),
+    startHost: ({ host }) => tell(host.host, []),
+    endHost: ({ host }) => tell(host.host, []),
   };
   return { told, temporal: fake as Temporal, mostAtOnce: () => most };
 }
@@ -77,4 +86,49 @@ test('C6 moves are told although a cancel cannot be, and one that fails holds up
   await expect(sweepOutbox({ db, temporal })).rejects.toThrow('refused');
 
   expect(told.filter(({ project }) => project === other)).toHaveLength(COUNT);
+});
+
+test('C6 the maintenance of one cluster that cannot be begun holds up no other', async () => {
+  const names = ['refused', 'first', 'second', 'third'].map((name) => `drained-${name}`);
+  for (const name of names) {
+    await makeCluster(db, name);
+    await drainCluster(db, name, { reason: 'new disks', by: 'a test', deadline: null });
+  }
+  const { told, temporal } = slowTemporal(names[0]);
+
+  await expect(startMaintenances({ db, temporal })).rejects.toThrow('refused');
+
+  expect(told.map(({ project }) => project)).toEqual(expect.arrayContaining(names.slice(1)));
+});
+
+test('C8 runs for which there is a slot are woken side by side, and one that cannot be told holds up none', async () => {
+  await makeCluster(db, 'woken');
+  const host = { cluster: 'woken', name: 'host', worker: randomUUID(), labels: [], slots: 20, version: '1' };
+  await recordHost(db, { ...host, notAccepting: null }, SILENT_AFTER_MS);
+  const projects: string[] = [];
+  for (let n = 0; n < 12; n += 1) projects.push(await makeRuns('queued', { cluster: 'woken', count: 1 }));
+  await sql`update runs set asked_at = now(), waiting_since = now() where cluster = 'woken'`.execute(db);
+  const [refused, ...others] = projects;
+  const { told, temporal, mostAtOnce } = slowTemporal(refused);
+
+  await expect(wakeWaiting({ db, temporal }, DEFAULT_TIMING.ageStepMs)).rejects.toThrow('refused');
+
+  expect(told.map(({ project }) => project).toSorted()).toEqual(others.toSorted());
+  expect(mostAtOnce()).toBe(12);
+});
+
+test('H8 an on-demand host whose workflow cannot be begun keeps no other from being begun or ended', async () => {
+  await makeCluster(db, 'made');
+  await sql`insert into workers (id, cluster, enlisted_at, serves_hosts_at, slots, version)
+    values (${randomUUID()}, 'made', now(), now(), 1, '1')`.execute(db);
+  const make = { kind: 'docker' as const, image: 'x' };
+  await putBlueprint(db, { cluster: 'made', name: 'small' }, PutBlueprint.parse({ make, minReady: 3, most: 3 }));
+  await planOnDemand(db, DEFAULT_TIMING.ageStepMs);
+  const [refused = '', begun = '', ending = ''] = (await listHosts(db, 'made')).map(({ name }) => name);
+  expect(await endMadeHost(db, { cluster: 'made', host: ending, why: 'a test' })).toBe(true);
+  const { told, temporal } = slowTemporal(refused);
+
+  await expect(sweepOutbox({ db, temporal })).rejects.toThrow(`refused: ${refused}`);
+
+  expect(told.map(({ project }) => project)).toEqual(expect.arrayContaining([begun, ending]));
 });
