@@ -1,6 +1,7 @@
 // Owns the way from an accepted request to Temporal: builds to start, cancels to tell. The store is the truth; this repeats
 // until Temporal has it, so whatever dies after the answer, the build begins.
 // Called by the API right after its answer and by the orchestrator's sweep.
+import { forAll } from '../domain/for-all';
 import { markMaintenanceStarted, maintenancesToStart } from './store/maintenance';
 import { clustersToLeave, markMoveDelivered, movesToDeliver, moveToHosts, moveWaiting } from './store/moves';
 import { SILENT_AFTER_MS } from './store/hosts';
@@ -35,58 +36,40 @@ export async function dispatchStored(ports: OutboxPorts, build: { project: strin
   await dispatchBuild(ports, await readBuildToStart(ports.db, build));
 }
 
-/** Delivers everything that waits; one that fails does not hold up the others. @returns how many were made @throws the first failure */
-export async function sweepOutbox(ports: OutboxPorts): Promise<number> {
-  const failures: unknown[] = [];
-  const noteFailure = (error: unknown): number => {
-    failures.push(error);
-    return 0;
-  };
-  const builds = await buildsToDispatch(ports.db, FAST_PATH_MS);
-  for (const build of builds) await dispatchStored(ports, build).catch(noteFailure);
-  const cancels = await deliverCancels(ports).catch(noteFailure);
-  const moves = await deliverMoves(ports).catch(noteFailure);
-  await startMaintenances(ports).catch(noteFailure);
-  await beginHosts(ports).catch(noteFailure);
-  await endHosts(ports).catch(noteFailure);
-  if (failures.length > 0) throw failures[0];
-  return builds.length + cancels + moves;
+/** Delivers everything that waits; one that fails does not hold up the others. @throws the first failure, at the end */
+export async function sweepOutbox(ports: OutboxPorts): Promise<void> {
+  const steps = [dispatchBuilds, deliverCancels, deliverMoves, startMaintenances, beginHosts, endHosts];
+  await forAll(steps, (step) => step(ports));
+}
+
+async function dispatchBuilds(ports: OutboxPorts): Promise<void> {
+  await forAll(await buildsToDispatch(ports.db, FAST_PATH_MS), (build) => dispatchStored(ports, build));
 }
 
 /** Tells Temporal of every cancel it has not been told of. */
-export async function deliverCancels(ports: OutboxPorts): Promise<number> {
-  const cancels = await cancelsToDeliver(ports.db);
-  await tellAll(cancels, async (cancel) => {
-    await ports.temporal.cancel(cancel);
-    await markCancelDelivered(ports.db, cancel);
+export async function deliverCancels({ db, temporal }: OutboxPorts): Promise<void> {
+  await tellAll(await cancelsToDeliver(db), async (cancel) => {
+    await temporal.cancel(cancel);
+    await markCancelDelivered(db, cancel);
   });
-  return cancels.length;
 }
 
-/** Told at once: one after the other, a cancel of 100 runs took 37 s on a busy machine. */
-const AT_ONCE = 16;
-
-/** One that cannot be told does not hold up those behind it. @throws the first failure, at the end */
-async function tellAll<T>(all: readonly T[], tell: (one: T) => Promise<void>): Promise<void> {
-  const failures: unknown[] = [];
-  const queue = all.values();
-  const work = async (): Promise<void> => {
-    for (const one of queue) await tell(one).catch((error: unknown) => failures.push(error));
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
-  if (failures.length > 0) throw failures[0];
-}
+/** One after the other, a cancel of 100 runs took 37 s on a busy machine. @throws the first failure, at the end */
+const tellAll = <T>(all: readonly T[], tell: (one: T) => Promise<void>): Promise<void> =>
+  forAll(all, tell, { atOnce: 16 });
 
 /** Moves what waits where it cannot get a slot and may have one elsewhere, and tells Temporal of every move it has not been told of. */
-export async function deliverMoves({ db, temporal }: OutboxPorts): Promise<number> {
-  for (const cluster of await clustersToLeave(db)) await moveWaiting(db, cluster);
-  await moveToHosts(db);
-  const moves = await movesToDeliver(db);
-  await tellAll(moves, async ({ runId, ...move }) => {
-    await temporal.moveRun(move);
-    await markMoveDelivered(db, { runId, move: move.move });
-  });
-  return moves.length;
+async function deliverMoves({ db, temporal }: OutboxPorts): Promise<void> {
+  const steps = [
+    async () => forAll(await clustersToLeave(db), (cluster) => moveWaiting(db, cluster)),
+    () => moveToHosts(db),
+    async () =>
+      tellAll(await movesToDeliver(db), async ({ runId, ...move }) => {
+        await temporal.moveRun(move);
+        await markMoveDelivered(db, { runId, move: move.move });
+      }),
+  ];
+  await forAll(steps, (step) => step());
 }
 
 /** Tells waiting runs that there is a slot for them now. @param ageStepMs in which they rise by one priority */

@@ -1,6 +1,7 @@
 // Owns the sweep that finishes what nobody drives any more: builds whose workflow was ended by hand, is stuck or is unknown
 // to Temporal, and leases past their deadline on silent hosts. Never by age alone.
 // Called by the orchestrator every few seconds; repeating it is harmless.
+import { forAll } from '../domain/for-all';
 import type { Cause } from '../domain/schemas/words';
 import { expireBeside } from './store/beside';
 import { finishBuild } from './store/builds';
@@ -26,18 +27,20 @@ export interface ReaperPorts {
 /** A worker that was not heard for so long is not waited for any longer once its lease is overdue, ms. */
 const SILENT_AFTER_MS = 30_000;
 
-/** @throws what the store or Temporal throw; the next round goes on */
+/** One that cannot be settled holds up no other. @throws the first failure, at the end; the next round goes on */
 export async function sweepAbandoned(ports: ReaperPorts): Promise<void> {
   const { db, temporal } = ports;
-  for (const { runId, number } of await overdueAttempts(db, SILENT_AFTER_MS)) {
-    const message = 'its lease ran out while its worker was silent';
-    await closeAttempt(db, { runId, number, cause: 'host-lost', message });
-  }
-  await expireBeside(db, SILENT_AFTER_MS);
-  await forgetShells(db);
-  for (const build of await buildsToCheck(db)) {
-    await settle(ports, build, await temporal.fateOf(build));
-  }
+  const message = 'its lease ran out while its worker was silent';
+  const steps = [
+    async () =>
+      forAll(await overdueAttempts(db, SILENT_AFTER_MS), (attempt) =>
+        closeAttempt(db, { ...attempt, cause: 'host-lost', message }),
+      ),
+    () => expireBeside(db, SILENT_AFTER_MS),
+    () => forgetShells(db),
+    async () => forAll(await buildsToCheck(db), async (build) => settle(ports, build, await temporal.fateOf(build))),
+  ];
+  await forAll(steps, (step) => step());
 }
 
 async function settle(

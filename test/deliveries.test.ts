@@ -4,13 +4,14 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
 import { deliverCancels, startMaintenances, sweepOutbox, wakeWaiting } from '../adapters/outbox';
+import { sweepAbandoned } from '../adapters/reaper';
 import { migrate, openStore, type Database } from '../adapters/store/connect';
 import { cancelRunning, drainCluster } from '../adapters/store/maintenance';
 import { cancelsToDeliver } from '../adapters/store/deliveries';
 import { putBlueprint } from '../adapters/store/blueprints';
 import { listHosts, recordHost, SILENT_AFTER_MS } from '../adapters/store/hosts';
 import { endMadeHost, planOnDemand } from '../adapters/store/on-demand';
-import type { Temporal } from '../adapters/temporal';
+import type { Temporal, WorkflowFate } from '../adapters/temporal';
 import { DEFAULT_TIMING } from '../domain/build-input';
 import { PutBlueprint } from '../domain/schemas/blueprints';
 import { makeBuild, makeCluster, plannedRun, STORES, type TestStore } from './setup/stores';
@@ -131,4 +132,23 @@ test('H8 an on-demand host whose workflow cannot be begun keeps no other from be
   await expect(sweepOutbox({ db, temporal })).rejects.toThrow(`refused: ${refused}`);
 
   expect(told.map(({ project }) => project)).toEqual(expect.arrayContaining([begun, ending]));
+});
+
+test('B4 a build whose workflow cannot be looked at keeps no other from being settled', async () => {
+  const projects: string[] = [];
+  for (let n = 0; n < 8; n += 1) projects.push(await makeRuns('running', { cluster: 'left', count: 1 }));
+  const list = sql`(select jsonb_array_elements_text(${JSON.stringify(projects)}::jsonb))`;
+  await sql`update builds set dispatched_at = case when project in ${list} then now() - interval '1 hour' end`.execute(
+    db,
+  );
+  const [refused, ...others] = projects;
+  const fateOf = ({ project }: { project: string }): Promise<WorkflowFate> =>
+    project === refused ? Promise.reject(new Error('refused')) : Promise.resolve('terminated');
+  const temporal = { fateOf, beginAgain: () => Promise.resolve() };
+
+  await expect(sweepAbandoned({ db, temporal, log: { warn: () => undefined } })).rejects.toThrow('refused');
+
+  const ended = await sql<{ project: string; cause: string }>`
+    select project, cause from builds where cause = 'workflow-terminated' order by project`.execute(db);
+  expect(ended.rows.map(({ project }) => project)).toEqual(others.toSorted());
 });

@@ -24,6 +24,7 @@ import { chooseMaker, hostEnds, hostFault, hostGone, hostMade, planOnDemand } fr
 import { readPriority } from '../adapters/store/queue';
 import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
+import { forAll } from '../domain/for-all';
 import { ORCHESTRATOR_QUEUE, workerQueue } from '../domain/names';
 import { connectToTemporal, installRuntime } from './temporal-worker';
 
@@ -117,7 +118,7 @@ async function findBundle(): Promise<{ codePath: string } | { code: string }> {
 
 async function compressEndedLogs(db: Database, settings: Settings): Promise<void> {
   const blobs = new FileBlobs(join(settings.dataDir, 'blobs'));
-  for (const ended of await logsToCompress(db, COMPRESS_AFTER_MS)) await compressLog({ db, blobs }, ended);
+  await forAll(await logsToCompress(db, COMPRESS_AFTER_MS), (ended) => compressLog({ db, blobs }, ended));
 }
 
 /** Repeats one round until told to stop; a failed round is logged once in a row and tried again. */

@@ -2,6 +2,7 @@
 // needs any more. Called by cluster-worker.ts, before it takes any work and again and again.
 import type { JobPorts } from '../activities/job';
 import type { Engine } from '../adapters/engine';
+import { forAll } from '../domain/for-all';
 import { readContainerName } from '../domain/names';
 import type { AttemptKey } from '../domain/schemas/worker-api';
 import type { Engines } from './engines';
@@ -27,13 +28,10 @@ async function sweepOnce(ports: WorkerPorts, signal: AbortSignal): Promise<boole
   const list = { worker, found: [...known.values()], ...(hosts.length > 0 ? { hosts } : {}) };
   const orphans = new Set((await ports.api.orphans(list, signal)).map(keyOf));
   const isHeld = (key: string): boolean => [...ports.held.keys()].some((name) => entryOf(name)[0]?.[0] === key);
-  let removed = 0;
-  for (const { engine, found } of looked) {
-    const left = found.filter((name) => entryOf(name).some(([key]) => orphans.has(key) && !isHeld(key)));
-    await Promise.all(left.map((name) => engine.remove(name)));
-    removed += left.length;
-  }
-  return removed > 0;
+  const isLeft = (name: string): boolean => entryOf(name).some(([key]) => orphans.has(key) && !isHeld(key));
+  const left = looked.flatMap(({ engine, found }) => found.filter(isLeft).map((name) => ({ engine, name })));
+  await forAll(left, ({ engine, name }) => engine.remove(name), { atOnce: 16 });
+  return left.length > 0;
 }
 
 interface Looked {

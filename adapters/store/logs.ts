@@ -89,15 +89,18 @@ export async function logsToCompress(
   db: Database,
   olderThanMs: number,
 ): Promise<{ runId: string; attempt: number; bytes: number }[]> {
-  return db
-    .selectFrom('attempts')
-    .select(['run_id as runId', 'number as attempt', 'log_bytes as bytes'])
-    .where('log_index', 'is', null)
-    .where('log_bytes', '>', 0)
-    .where('finished_at', '<', sql<Date>`now() - ${olderThanMs} * interval '1 millisecond'`)
-    .orderBy('finished_at')
-    .limit(20)
-    .execute();
+  return (
+    db
+      .selectFrom('attempts')
+      .select(['run_id as runId', 'number as attempt', 'log_bytes as bytes'])
+      .where('log_index', 'is', null)
+      .where('log_bytes', '>', 0)
+      .where('finished_at', '<', sql<Date>`now() - ${olderThanMs} * interval '1 millisecond'`)
+      // One that cannot be packed is not the first again and again.
+      .orderBy(sql`random()`)
+      .limit(20)
+      .execute()
+  );
 }
 
 /** Swaps chunks for the compressed log in one step. @returns blobs that nobody needs any more */

@@ -6,6 +6,7 @@
 //      └──────────────────┴──────────────────────────┴── ending ──gone──> (stays in the ledger)
 import { randomBytes } from 'node:crypto';
 import { sql, type Transaction } from 'kysely';
+import { forAll } from '../../domain/for-all';
 import { hostOf, planEnds, planHosts, type BlueprintNow, type HostEnd } from '../../domain/on-demand';
 import { onceItIsThere } from '../../domain/placement';
 import type { HostToMake, Make } from '../../domain/schemas/blueprints';
@@ -39,15 +40,13 @@ export async function planOnDemand(db: Database, ageStepMs: number): Promise<voi
   const { rows } = await sql<{ cluster: string }>`
     select distinct p.cluster from blueprints p where p.removed_at is null
       or exists (select 1 from made_hosts m where m.blueprint = p.id and m.gone_at is null)`.execute(db);
-  let failed: Error | undefined;
-  for (const { cluster } of rows) {
+  await forAll(rows, async ({ cluster }) => {
     try {
       await db.transaction().execute((tx) => planCluster(tx, cluster, ageStepMs));
     } catch (error) {
-      failed ??= new Error(`hosts on demand of cluster ${cluster}: ${(error as Error).message}`, { cause: error });
+      throw new Error(`hosts on demand of cluster ${cluster}: ${(error as Error).message}`, { cause: error });
     }
-  }
-  if (failed) throw failed;
+  });
 }
 
 async function planCluster(tx: Transaction<Tables>, cluster: string, ageStepMs: number): Promise<void> {
