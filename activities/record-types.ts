@@ -8,13 +8,15 @@ export interface RecordActivities {
   closeAttempt(attempt: { runId: string; number: number; cause: Cause; message: string }): Promise<{ cause: Cause }>;
   /**
    * Where an attempt is being worked on; undefined when nobody got it yet. @param attempt.absentQueue of a worker that was
-   * waited for in vain: a listed host of its is given to another
+   * waited for in vain: a listed host of its is given to another @param attempt.waitedMs for how long
+   * @returns `isHeard`: its worker said hello to the API meanwhile
    */
   locateAttempt(attempt: {
     runId: string;
     number: number;
     absentQueue?: string;
-  }): Promise<{ queue?: string; endedAs?: Cause }>;
+    waitedMs?: number;
+  }): Promise<{ queue?: string; endedAs?: Cause; isHeard?: boolean }>;
   /** The priority under which a run that was not taken is to be offered now, 1 (first) … 5 (last). */
   readPriority(run: { runId: string; stepMs: number }): Promise<{ priority: number }>;
   /** Says that the build ran out of time, before its runs are told to stop. Idempotent. */

@@ -12,7 +12,8 @@ export interface RecordPorts {
     runId: string;
     number: number;
     absent?: string;
-  }): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined>;
+    waitedMs?: number;
+  }): Promise<{ worker: string | null; cluster: string; cause: Cause | null; isHeard: boolean } | undefined>;
   readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
   finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
@@ -20,13 +21,14 @@ export interface RecordPorts {
 }
 
 export function makeRecordActivities(ports: RecordPorts): RecordActivities {
-  const locate = async ({ runId, number, absentQueue }: Parameters<RecordActivities['locateAttempt']>[0]) => {
+  const locate = async ({ absentQueue, ...attempt }: Parameters<RecordActivities['locateAttempt']>[0]) => {
     const absent = absentQueue === undefined ? undefined : readWorkerQueue(absentQueue);
-    const found = await ports.locateAttempt({ runId, number, absent });
+    const found = await ports.locateAttempt({ ...attempt, absent });
     if (!found) return {};
     return {
       queue: found.worker === null ? undefined : workerQueue(found.cluster, found.worker),
       endedAs: found.cause ?? undefined,
+      isHeard: found.isHeard,
     };
   };
   return {

@@ -3,8 +3,10 @@
 // Real Temporal, real Docker, real SIGSTOP and SIGCONT.
 import { join } from 'node:path';
 import { expectNothingLeft } from './setup/nothing-left';
-import { openCrashRig, type CrashRig } from './setup/crash-rig';
-import { TEST_IMAGE } from './setup/house';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Run } from '../domain/schemas/api';
+import { openCrashRig, TIMES, type CrashRig } from './setup/crash-rig';
+import { oneRun, TEST_IMAGE } from './setup/house';
 import { waitFor } from './setup/wait-for';
 
 /** The calls that are under way while the worker is paused, and the word in the path of each. */
@@ -78,3 +80,22 @@ test('H4 B6 start, log, artifact and result of a paused worker are refused once 
 function startsOfFirstAttempts(calls: readonly string[]): string[] {
   return calls.filter((call) => /slipway-[0-9a-f-]{36}-1\/start/.test(call));
 }
+
+test('B5 C7 a worker that is heard, and that Temporal does not reach for longer than the grace, is waited for: same attempt, one start', async () => {
+  const { house, temporalLink } = rig;
+  await house.project('heard', oneRun('#!/bin/sh\necho started >> /archive/starts\nsleep 20\necho done'));
+  await house.trigger('heard');
+  const runOf = (): Promise<Run> => house.run('heard', 1, 'work');
+  await waitFor(async () => (await runOf()).state === 'running', { what: 'it runs', timeoutMs: 60_000 });
+  temporalLink.cut();
+  await sleep(1.5 * TIMES.heartbeatMs + 1.5 * TIMES.graceMs);
+  expect((await runOf()).attempt).toBe(1);
+
+  temporalLink.mend();
+  const build = await house.finished('heard', 1, 120_000);
+  const run = await runOf();
+
+  expect([build.status, run.attempts.map(({ cause }) => cause)]).toEqual(['passed', ['ok']]);
+  expect(await (await house.request('GET', `${run.urls.artifacts}/starts`)).text()).toBe('started\n');
+  expect(await house.logOf('heard', 1, 'work')).toBe('done\n');
+}, 300_000);

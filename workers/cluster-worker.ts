@@ -82,7 +82,7 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
       stopping.abort();
       leaving.abort();
       for (const worker of [workers.ofCluster, workers.own]) shutDown(worker);
-      await Promise.all([...running, ...rounds]);
+      await Promise.all([...running, ...rounds, greeter.farewell()]);
       engines.close();
       await connection.close();
     },

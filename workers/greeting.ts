@@ -15,6 +15,8 @@ import { version } from '../package.json';
 export const HELLO_MS = 5_000;
 /** A server that does not answer at the start is asked again so soon, ms. */
 const RETRY_MS = 500;
+/** A server that does not answer the last hello delays no end, ms. */
+const FAREWELL_MS = 2_000;
 const GIBIBYTE = 1024 ** 3;
 const MACHINE = {
   os: platform() === 'win32' ? 'windows' : platform(),
@@ -45,6 +47,12 @@ export class Greeter {
   /** From the next hello on the server gives this worker no new runs. */
   refuseNewRuns(why: string): void {
     this.stopReason = why;
+  }
+
+  /** Has the server send nothing more here, not even until it notices the silence; one that does not answer notices. */
+  async farewell(): Promise<void> {
+    this.refuseNewRuns('its worker was stopped');
+    await this.hello(AbortSignal.timeout(FAREWELL_MS)).catch(() => undefined);
   }
 
   /** Waits for the server, and for somebody to enlist this worker there. */

@@ -85,6 +85,8 @@ interface Target {
   priority?: number;
   /** Not taken, it is not given up. */
   isOfferedAgain?: boolean;
+  /** How long the same worker was waited for before, ms. */
+  waitedMs?: number;
 }
 
 async function executeAttempt(context: RunContext, number: number): Promise<RunEnd> {
@@ -172,16 +174,19 @@ async function findAgain(
 ): Promise<Target | RunEnd> {
   const { run, timing } = context;
   const absentQueue = step === 'nobody' ? target.queue : undefined;
-  const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number, absentQueue }));
+  const waitedMs = step === 'nobody' ? target.limitMs : undefined;
+  const found = await nowhereElse(() => records.locateAttempt({ runId: run.id, number, absentQueue, waitedMs }));
   if (found.endedAs) return { cause: found.endedAs, message: '', recorded: false };
   if (!found.queue && CancellationScope.current().consideredCancelled) return cancelledBefore();
   if (!found.queue) return anywhere(context, wait);
   // The host may have got another worker meanwhile; only when it is the same one that did not come, the host is lost.
-  if (step === 'nobody' && found.queue === target.queue) {
-    const message = `its worker did not come back within ${target.limitMs / 1000} s`;
-    return closeAttempt(context, number, { cause: 'host-lost', message });
-  }
-  return { queue: found.queue, activity: 'reattach', limitMs: timing.reattachGraceMs };
+  const again = { queue: found.queue, activity: 'reattach' as const, limitMs: timing.reattachGraceMs };
+  if (step !== 'nobody' || found.queue !== target.queue) return again;
+  const allMs = (target.waitedMs ?? 0) + target.limitMs;
+  // It is there, but slow to start, or Temporal does not reach it: as long as one that was stopped it is waited for.
+  if (found.isHeard && allMs < timing.detachGraceMs) return { ...again, waitedMs: allMs };
+  const message = `its worker did not come back within ${allMs / 1000} s`;
+  return closeAttempt(context, number, { cause: 'host-lost', message });
 }
 
 /** Once a run is cancelled, whatever it still has to do must not be cancelled too. */

@@ -230,8 +230,8 @@ export async function closeAttempt(
  */
 export async function locateAttempt(
   db: Database,
-  { runId, number, absent }: { runId: string; number: number; absent?: string },
-): Promise<{ worker: string | null; cluster: string; cause: Cause | null } | undefined> {
+  { runId, number, absent, waitedMs = 0 }: { runId: string; number: number; absent?: string; waitedMs?: number },
+): Promise<{ worker: string | null; cluster: string; cause: Cause | null; isHeard: boolean } | undefined> {
   await handOverHost(db, { runId, number, absent: absent ?? null });
   return db
     .selectFrom('attempts')
@@ -240,7 +240,12 @@ export async function locateAttempt(
       join.onRef('hosts.cluster', '=', 'runs.cluster').onRef('hosts.name', '=', 'attempts.host'),
     )
     .select(['runs.cluster', 'attempts.cause'])
-    .select(sql<string | null>`coalesce(hosts.worker, attempts.worker)`.as('worker'))
+    .select([
+      sql<string | null>`coalesce(hosts.worker, attempts.worker)`.as('worker'),
+      sql<boolean>`exists (select 1 from workers w where w.cluster = runs.cluster
+        and w.id::text = coalesce(hosts.worker, attempts.worker)
+        and w.last_seen_at > now() - ${waitedMs} * interval '1 millisecond')`.as('isHeard'),
+    ])
     .where('attempts.run_id', '=', runId)
     .where('attempts.number', '=', number)
     .executeTakeFirst();
