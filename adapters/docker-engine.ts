@@ -1,11 +1,12 @@
 // Owns the Docker engine: the one door to dockerode. Containers are made detached under names that we can find again.
 // Called by workers/cluster-worker.ts, which hands it to the activities as an Engine.
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
 import { followContainer } from './docker-log';
 import { endHeld, isOfTerminal, listHeld, openHeld } from './docker-terminal';
+import { logFileOf, LOG_DRIVER, pipesDirOf } from './docker-files';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
@@ -31,7 +32,7 @@ import type {
 } from './engine';
 
 /** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
-const LOG_CONFIG = { Type: 'local', Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
+const LOG_CONFIG = { Type: LOG_DRIVER, Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
 /** Codes of a call that cannot have reached the engine. */
 const NOBODY_LISTENS = ['ECONNREFUSED', 'ENOENT'];
 /** Every container of an attempt carries it. */
@@ -48,6 +49,7 @@ export class DockerEngine implements Engine {
   private readonly waiter: DockerWaiter;
   /** Made by this process, and nobody has asked for their start yet. */
   private readonly unstarted = new Set<string>();
+  private readonly starting = new Map<string, Promise<void>>();
 
   /**
    * @param docker connected client
@@ -160,7 +162,14 @@ export class DockerEngine implements Engine {
     }
   }
 
-  async start(name: string): Promise<void> {
+  /** One that is under way is joined: an engine may take long, and whoever supervises may change meanwhile. */
+  start(name: string): Promise<void> {
+    const underWay = this.starting.get(name) ?? this.startOnce(name).finally(() => this.starting.delete(name));
+    this.starting.set(name, underWay);
+    return underWay;
+  }
+
+  private async startOnce(name: string): Promise<void> {
     // The engine would run an ended container once more; the script of an attempt is started once.
     const found = await this.find(name);
     if (found && found.state !== 'created') return;
@@ -360,17 +369,6 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
       ],
     },
   };
-}
-
-/** The engine does not name this file, since its form is its own affair; the reader checks what it finds there. */
-function logFileOf(found: Dockerode.ContainerInspectInfo): string | null {
-  if (found.HostConfig.LogConfig?.Type !== LOG_CONFIG.Type || !found.HostnamePath) return null;
-  return join(dirname(found.HostnamePath), 'local-logs', 'container.log');
-}
-
-/** The engine does not name this folder either, but one beside it: that of the container's network. */
-function pipesDirOf({ Id, NetworkSettings: { SandboxKey: network } }: Dockerode.ContainerInspectInfo): string | null {
-  return network ? join(dirname(dirname(network)), 'containerd', Id) : null;
 }
 
 function reasonOf(error: unknown, otherwise: EngineErrorReason): EngineErrorReason {

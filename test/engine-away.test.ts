@@ -244,6 +244,31 @@ test('B4 a container that was made and not started is started, also by another w
   }
 }, 120_000);
 
+test('B4 B5 a start that takes long is joined by whoever supervises next, however much the engine has forgotten meanwhile', async () => {
+  const link = await HoldingProxy.open({ socketPath: real.socket }, ({ path }) =>
+    Promise.resolve(path.endsWith('/start?') || path.endsWith('/start') ? 'before' : undefined),
+  );
+  const engine = worker(undefined, new Dockerode({ host: '127.0.0.1', port: link.port }));
+  const name = await create(engine, SCRIPT);
+  const starts = [engine.start(name)];
+  await waitFor(() => link.held === 1, { what: 'the start is under way' });
+  // It keeps its newest 256 events.
+  for (let n = 0; n < 150; n += 1) {
+    await real.docker.getImage(TEST_IMAGE).tag({ repo: 'slipway-busy', tag: `${n}` });
+    await real.docker.getImage(`slipway-busy:${n}`).remove();
+  }
+
+  starts.push(engine.start(name), engine.start(name));
+  await new Promise((done) => setTimeout(done, 500));
+  link.release('go-on');
+  await Promise.all(starts);
+
+  await waitFor(() => existsSync(join(runsDir, name, 'archive', 'starts')), { what: 'the script has begun' });
+  expect(startsOf(name)).toBe('started\n');
+  expect(link.passed.filter((call) => call.includes('/start'))).toHaveLength(1);
+  await link.close();
+}, 120_000);
+
 /** Processes in the control group of a container. */
 const alive = (id: string): number => processesWith('cgroup', id);
 
