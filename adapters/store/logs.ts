@@ -84,23 +84,20 @@ export async function locateLog(
   return { index: null, chunks };
 }
 
-/** Attempts that ended a while ago and whose log still lies in chunks. */
+/** Some of the attempts that ended a while ago and whose log still lies in chunks; by chance, so that none holds up the others. */
 export async function logsToCompress(
   db: Database,
   olderThanMs: number,
 ): Promise<{ runId: string; attempt: number; bytes: number }[]> {
-  return (
-    db
-      .selectFrom('attempts')
-      .select(['run_id as runId', 'number as attempt', 'log_bytes as bytes'])
-      .where('log_index', 'is', null)
-      .where('log_bytes', '>', 0)
-      .where('finished_at', '<', sql<Date>`now() - ${olderThanMs} * interval '1 millisecond'`)
-      // One that cannot be packed is not the first again and again.
-      .orderBy(sql`random()`)
-      .limit(20)
-      .execute()
-  );
+  return db
+    .selectFrom('attempts')
+    .select(['run_id as runId', 'number as attempt', 'log_bytes as bytes'])
+    .where('log_index', 'is', null)
+    .where('log_bytes', '>', 0)
+    .where('finished_at', '<', sql<Date>`now() - ${olderThanMs} * interval '1 millisecond'`)
+    .orderBy(sql`random()`)
+    .limit(20)
+    .execute();
 }
 
 /** Swaps chunks for the compressed log in one step. @returns blobs that nobody needs any more */
