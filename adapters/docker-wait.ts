@@ -14,6 +14,10 @@ import { HeldOutput } from './held-output';
 const RETRY_MS = 500;
 /** Exit code of a process that was ended by SIGKILL. */
 const KILLED = 137;
+/** Exit code by which an engine says that it does not know how a container ended. */
+const UNKNOWN = 255;
+/** In which a restarted engine finds out what became of its containers; a script that says 255 itself may do so later, ms. */
+const RESTORE_MS = 30_000;
 /** How often, and how far apart, a container with a limit of memory is asked whether it was over it. */
 const OOM_LOOKS = 6;
 const OOM_LOOK_MS = 200;
@@ -28,6 +32,8 @@ export interface WaiterPlaces {
 /** Since when nobody watched a container; undefined: it is watched. */
 interface Missed {
   since: Date | undefined;
+  /** When the engine was restarted: since when it has been running for sure. */
+  restartedAt?: Date;
 }
 
 export class DockerWaiter {
@@ -76,11 +82,12 @@ export class DockerWaiter {
   /** @returns undefined when the engine says that it ended, and that it runs @throws whatever breaks the connection */
   private async watch(name: string, missed: Missed, options: WaitOptions): Promise<ContainerExit | undefined> {
     const ended = missed.since && (await this.catchUp(name, missed.since, options));
-    if (ended) return ended;
+    if (ended?.exit) return ended.exit;
+    missed.restartedAt = ended?.restartedAt ?? missed.restartedAt;
     missed.since = undefined;
     const exitCode = await this.exitCodeOf(name, options.signal);
     const exit = exitCode === KILLED ? await this.killedExit(name) : { exitCode, outOfMemory: false };
-    return exit && { ...exit, isUnwatched: false, isEndLost: false };
+    return exit && { ...exit, isUnwatched: isUnknown(exit, new Date(), missed.restartedAt), isEndLost: false };
   }
 
   /** The container itself says whether the kernel killed it; the engine may hear of that a moment after the end. */
@@ -117,17 +124,23 @@ export class DockerWaiter {
   /**
    * What happened while nobody watched. An engine that was restarted has lost what it had read and not yet stored, and
    * drains no output of a container that it finds ended.
-   * @returns how the container ended, if it did
+   * @returns how the container ended, if it did, and when the engine was restarted, if it was
    */
-  private async catchUp(name: string, since: Date, options: WaitOptions): Promise<ContainerExit | undefined> {
+  private async catchUp(
+    name: string,
+    since: Date,
+    options: WaitOptions,
+  ): Promise<{ exit?: ContainerExit; restartedAt?: Date }> {
     const found = await this.inspect(name);
     const remembers = await remembersSince(this.docker, options.signal);
     const isRestarted = remembers > since;
     const exit = exitOf(found);
-    const isUnwatched = exit !== undefined && isRestarted && remembers > new Date(found.State.FinishedAt);
+    const endedAt = new Date(found.State.FinishedAt);
+    const isUnwatched =
+      exit !== undefined && isRestarted && (remembers > endedAt || isUnknown(exit, endedAt, remembers));
     const isEndLost = isUnwatched && !(await this.saveUnread(name));
     if (isRestarted && !isEndLost) options.onRestart();
-    return exit && { ...exit, isUnwatched, isEndLost };
+    return { exit: exit && { ...exit, isUnwatched, isEndLost }, restartedAt: isRestarted ? remembers : undefined };
   }
 
   /** @returns false when there was output, or may have been, that nobody holds */
@@ -169,6 +182,11 @@ export class DockerWaiter {
     const { StatusCode: exitCode } = JSON.parse(await text(answer)) as { StatusCode: number };
     return exitCode;
   }
+}
+
+/** Several that ended while the engine was away are noted one after the other: the last of them after its first event. */
+function isUnknown({ exitCode }: { exitCode: number }, endedAt: Date, restartedAt: Date | undefined): boolean {
+  return exitCode === UNKNOWN && restartedAt !== undefined && endedAt.getTime() - restartedAt.getTime() < RESTORE_MS;
 }
 
 function throwIfHopeless(name: string, error: unknown, signal: AbortSignal): void {

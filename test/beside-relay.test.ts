@@ -83,6 +83,7 @@ slipway on board -- sh -c 'trap "echo told; exit 9" TERM; echo begun; while :; d
 listens=$!
 slipway on board -- sh -c 'trap "" TERM; echo begun; sleep ${seconds}' >deaf &
 deaf=$!
+: >>listens; : >>deaf
 await begun listens; await begun deaf
 kill -TERM $listens $deaf
 wait $listens; echo "listens $?"; cat listens

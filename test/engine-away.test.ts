@@ -173,12 +173,31 @@ test('R2 a connection to the engine that merely breaks is no restart', async () 
   await link.close();
 }, 120_000);
 
+test('B4 a container whose end the engine cannot know, after it was away, has no exit code of its own', async () => {
+  const engine = worker();
+  const made: string[] = [];
+  for (let n = 0; n < 4; n += 1) made.push(await start(engine, 'echo begun; sleep 600'));
+  const all = await Promise.all(made.map((name) => watch(engine, name)));
+  for (const one of all) await reads(one, 'begun');
+  const ids = await Promise.all(made.map(async (name) => (await real.docker.getContainer(name).inspect()).Id));
+  await real.kill9();
+  for (const pid of ids.flatMap((id) => [...pidsWith('cmdline', id), ...pidsWith('cgroup', id)])) killIfThere(pid);
+  await real.start();
+
+  const exits = await Promise.all(all.map(async ({ ended }) => (await ended).exit));
+  expect(exits.map(({ exitCode, isUnwatched }) => [exitCode, isUnwatched])).toEqual(all.map(() => [255, true]));
+}, 120_000);
+
 test('H11 an engine whose containerd hangs is none that answers, though it lists its containers', async () => {
   await requireAnswer(real.docker);
   real.signalContainerd('SIGSTOP');
   try {
     expect(await real.docker.listContainers()).toEqual(expect.any(Array));
-    await expect(requireAnswer(real.docker)).rejects.toMatchObject({
+    // A signal takes a moment to stop every thread of it.
+    const refused = await waitFor(() => requireAnswer(real.docker).catch((error: unknown) => error), {
+      what: 'it hangs',
+    });
+    expect(refused).toMatchObject({
       reason: 'engine-unavailable',
       message: 'the Docker engine does not answer: nothing came within 6 s',
     });
@@ -269,16 +288,27 @@ test('B4 B5 a start that takes long is joined by whoever supervises next, howeve
   await link.close();
 }, 120_000);
 
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
 /** Processes in the control group of a container. */
 const alive = (id: string): number => processesWith('cgroup', id);
 
-function processesWith(file: 'cgroup' | 'cmdline', id: string): number {
-  const texts = readdirSync('/proc').map((pid) => {
+const processesWith = (file: 'cgroup' | 'cmdline', id: string): number => pidsWith(file, id).length;
+
+function pidsWith(file: 'cgroup' | 'cmdline', id: string): number[] {
+  const pids = readdirSync('/proc').filter((entry) => /^\d+$/.test(entry));
+  const isOf = (pid: string): boolean => {
     try {
-      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+      return readFileSync(`/proc/${pid}/${file}`, 'utf8').includes(id);
     } catch {
-      return '';
+      return false;
     }
-  });
-  return texts.filter((text) => text.includes(id)).length;
+  };
+  return pids.filter(isOf).map(Number);
 }
