@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checkout } from '../domain/schemas/plan';
 import { readProbe, readSpool, readState, reasonOf, type BareProbe } from './bare-answers';
 import { BARE_PROGRAM } from './bare-program';
-import { EngineError } from './engine';
+import { EngineError, UNKNOWN_EXIT } from './engine';
 import type {
   ArchivedFile,
   ContainerExit,
@@ -29,8 +29,6 @@ const AWAY_LIMIT_MS = 120_000;
 const RETRY_MS = 1_000;
 /** Of an answer that is read whole, bytes. */
 const MOST_ANSWER = 16 * 1024 * 1024;
-/** What the container engine says of one whose end nobody saw. */
-const UNKNOWN_EXIT = 255;
 
 const NEVER = new AbortController().signal;
 

@@ -7,15 +7,13 @@ import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
-import { EngineError, type ContainerExit, type FoundContainer, type WaitOptions } from './engine';
+import { EngineError, UNKNOWN_EXIT, type ContainerExit, type FoundContainer, type WaitOptions } from './engine';
 import { remembersSince } from './engine-life';
 import { HeldOutput } from './held-output';
 
 const RETRY_MS = 500;
 /** Exit code of a process that was ended by SIGKILL. */
 const KILLED = 137;
-/** Exit code by which an engine says that it does not know how a container ended. */
-const UNKNOWN = 255;
 /** In which a restarted engine finds out what became of its containers; a script that says 255 itself may do so later, ms. */
 const RESTORE_MS = 30_000;
 /** How often, and how far apart, a container with a limit of memory is asked whether it was over it. */
@@ -186,7 +184,9 @@ export class DockerWaiter {
 
 /** Several that ended while the engine was away are noted one after the other: the last of them after its first event. */
 function isUnknown({ exitCode }: { exitCode: number }, endedAt: Date, restartedAt: Date | undefined): boolean {
-  return exitCode === UNKNOWN && restartedAt !== undefined && endedAt.getTime() - restartedAt.getTime() < RESTORE_MS;
+  return (
+    exitCode === UNKNOWN_EXIT && restartedAt !== undefined && endedAt.getTime() - restartedAt.getTime() < RESTORE_MS
+  );
 }
 
 function throwIfHopeless(name: string, error: unknown, signal: AbortSignal): void {

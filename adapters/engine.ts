@@ -45,6 +45,9 @@ export interface FoundContainer {
   pipesDir: string | null;
 }
 
+/** Exit code of a container that ended and of which nobody can tell how. */
+export const UNKNOWN_EXIT = 255;
+
 export interface ContainerExit {
   exitCode: number;
   outOfMemory: boolean;

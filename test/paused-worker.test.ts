@@ -2,8 +2,8 @@
 // about to do for an attempt that was given to another host meanwhile has no effect.
 // Real Temporal, real Docker, real SIGSTOP and SIGCONT.
 import { join } from 'node:path';
-import { expectNothingLeft } from './setup/nothing-left';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { expectNothingLeft } from './setup/nothing-left';
 import type { Run } from '../domain/schemas/api';
 import { openCrashRig, TIMES, type CrashRig } from './setup/crash-rig';
 import { oneRun, TEST_IMAGE } from './setup/house';
