@@ -16,6 +16,12 @@ const Settings = z.object({
   SLIPWAY_LISTEN: listen.default('127.0.0.1:7333').describe('address of API and page'),
   SLIPWAY_TRIGGER_LISTEN: listen.optional().describe('address that alone takes triggers; default: SLIPWAY_LISTEN'),
   SLIPWAY_URL: z.url().optional().describe('base URL that people and workers reach the API under'),
+  SLIPWAY_ALLOWED_HOSTS: z
+    .string()
+    .default('')
+    .describe(
+      'API: further host names that it is reached by, separated by commas; SLIPWAY_URL, localhost and IP addresses are always taken',
+    ),
   SLIPWAY_TEMPORAL_UI_URL: z.url().default('http://127.0.0.1:8233').describe('base URL of the Temporal Web UI'),
   SLIPWAY_TEMPORAL_PORT: port.default(7233).describe('port of the Temporal server that `slipway up` starts'),
   SLIPWAY_TEMPORAL_UI_PORT: port.default(8233),

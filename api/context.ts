@@ -5,6 +5,7 @@ import type { Temporal } from '../adapters/temporal';
 import type { Database } from '../adapters/store/connect';
 import type { RefusalAudit } from '../adapters/refusal-audit';
 import type { Identities } from '../adapters/worker-identity';
+import type { OwnAddress } from './own-address';
 import type { Links } from './views';
 
 export interface ApiContext {
@@ -13,6 +14,7 @@ export interface ApiContext {
   temporal: Temporal;
   log: Logger;
   links: Links;
+  ownAddress: OwnAddress;
   /** Who calls as a worker. */
   identities: Identities;
   refusals: RefusalAudit;

@@ -13,6 +13,7 @@ import { readAccess } from '../adapters/store/clusters';
 import { Temporal } from '../adapters/temporal';
 import { Identities } from '../adapters/worker-identity';
 import type { ApiContext } from './context';
+import { readOwnAddress } from './own-address';
 import { listen, makeApp, makeTriggerApp } from './server';
 
 runProcess('api', serve);
@@ -46,6 +47,7 @@ function makeContext(settings: Settings, ports: Pick<ApiContext, 'db' | 'tempora
       temporalUi: settings.SLIPWAY_TEMPORAL_UI_URL.replace(/\/+$/, ''),
       namespace: ports.temporal.namespace,
     },
+    ownAddress: readOwnAddress(settings),
     identities: new Identities({ accessOf: (cluster) => readAccess(ports.db, cluster) }),
     refusals: new RefusalAudit(ports.db, ports.log),
     adminToken: settings.SLIPWAY_ADMIN_TOKEN,

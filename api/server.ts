@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import express, { type Express, type Request, type RequestHandler } from 'express';
 import helmet from 'helmet';
 import type { ApiContext } from './context';
+import { requireOwnAddress } from './own-address';
 import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
 import { blueprintRoutes } from './routes/blueprints';
@@ -74,26 +75,36 @@ function makeBare(context: ApiContext): Express {
       },
     }),
   );
-  app.use(readJson(context.maxBodyBytes));
+  app.use(requireOwnAddress(context.ownAddress), readJson(context.maxBodyBytes));
   return app;
 }
 
 /** Their bodies are bytes, whatever content type a client names. */
 const TAKES_BYTES = /^\/v1\/(?:worker\/attempts\/[^/]+\/[^/]+\/(?:log|artifacts)|clusters\/[^/]+\/release)$/;
+/** What workers say is covered by their token, which no page can send for them. */
+const OF_WORKERS = /^\/v1\/worker\//;
 
-/** A body in any other format is refused: ignored, it would trigger a build without the parameters that it names. */
+/**
+ * A body in any other format is refused: ignored, it would trigger a build without the parameters that it names.
+ * A POST says that it is JSON even without a body: a page of another origin cannot say so without asking first.
+ */
 function readJson(limit: number): RequestHandler {
   const parse = express.json({ limit, type: ['application/json', 'application/*+json'] });
   return (request, response, next) => {
     if (TAKES_BYTES.test(request.path)) return next();
     parse(request, response, (error?: unknown) => {
-      const isUnread = error === undefined && request.body === undefined && hasBody(request);
-      next(
-        isUnread ? new Refusal(415, 'not-json', 'send the body as JSON, with Content-Type: application/json') : error,
-      );
+      const isPost = request.method === 'POST' && !OF_WORKERS.test(request.path);
+      const isOdd = request.body === undefined && (hasBody(request) || (isPost && !isJson(request)));
+      next(error === undefined && isOdd ? new Refusal(415, 'not-json', NOT_JSON) : error);
     });
   };
 }
+
+const NOT_JSON = 'send it with the header Content-Type: application/json, and the body, if there is one, as JSON';
+
+/** Also of a request without a body, where Express's own `is` says nothing. */
+const isJson = (request: Request): boolean =>
+  /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(request.get('content-type') ?? '');
 
 function hasBody({ headers }: Request): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;

@@ -61,6 +61,7 @@ const PROMISES = {
   U1: 'the page',
   U4: 'the Temporal Web UI is the trace',
   U5: 'operators have tokens that expire and can be revoked, and what they do is on record',
+  U10: 'a web page of another origin drives nothing, whatever name it gives this machine',
   O1: '`docker-compose.yml` is true to what exists',
   O4: '`/healthz` and `/readyz` tell the truth; what is away is waited for',
   F1: 'trigger to first command',

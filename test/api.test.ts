@@ -310,6 +310,7 @@ describe('a refusal', () => {
     ],
     ['a body that is no JSON', raw(builds, '{', 'application/json'), 400, 'malformed-request'],
     ['a body in another format', raw(builds, 'reason=x', 'application/x-www-form-urlencoded'), 415, 'not-json'],
+    ['a POST that does not say that it is JSON', () => fetch(house.url + builds, { method: 'POST' }), 415, 'not-json'],
     ['an unknown trigger', post(builds, { trigger: 'other' }), 422, 'no-plan'],
     ['a body of 3 MiB', post('/v1/validate', { definition: 'x'.repeat(3 * 1024 ** 2) }), 413, 'too-large'],
     ['a file of 1.5 MiB', post('/v1/validate', { definition: '#'.repeat(1.5 * 1024 ** 2) }), 422, 'invalid-definition'],

@@ -81,8 +81,9 @@ interface Attack {
 
 async function attack(at: string, method: string, ...[path, what = {}]: [path: string, what?: Attack]) {
   const { json, body = json === undefined ? undefined : JSON.stringify(json), token = await sign() } = what;
-  const contentType = what.contentType ?? (json === undefined ? 'application/octet-stream' : 'application/json');
-  const headers = { authorization: `Bearer ${token}`, ...(body === undefined ? {} : { 'content-type': contentType }) };
+  const contentType = what.contentType ?? (what.body === undefined ? 'application/json' : 'application/octet-stream');
+  const isTyped = body !== undefined || method === 'POST';
+  const headers = { authorization: `Bearer ${token}`, ...(isTyped ? { 'content-type': contentType } : {}) };
   return fetch(at + path, { method, headers, ...(body === undefined ? {} : { body }) });
 }
 

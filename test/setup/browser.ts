@@ -24,10 +24,12 @@ export class TestBrowser {
 
   private constructor(private readonly browser: Browser) {}
 
-  /** It has a profile of its own, which goes with it. */
-  static async open(): Promise<TestBrowser> {
+  /** It has a profile of its own, which goes with it. @param hosts names that it takes for this machine */
+  static async open({ hosts = [] }: { hosts?: string[] } = {}): Promise<TestBrowser> {
     const executablePath = process.env.SLIPWAY_CHROMIUM ?? '/usr/bin/chromium';
-    return new TestBrowser(await chromium.launch({ executablePath, args: ARGS }));
+    const rules = hosts.map((host) => `MAP ${host} 127.0.0.1`).join(', ');
+    const args = hosts.length === 0 ? ARGS : [...ARGS, `--host-resolver-rules=${rules}`];
+    return new TestBrowser(await chromium.launch({ executablePath, args }));
   }
 
   /** A page without a past. Nothing is bypassed: the Content-Security-Policy of the server is in force. */

@@ -276,7 +276,10 @@ export class House {
   ): Promise<Response> {
     return fetch(path.startsWith('http') ? path : this.url + path, {
       method,
-      headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+      headers: {
+        ...(body === undefined && method !== 'POST' ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
   }
