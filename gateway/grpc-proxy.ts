@@ -16,6 +16,7 @@ import { Admission, type RefusalRecord } from './admission';
 import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
 import { WorkerRefusal } from '../adapters/worker-refusal';
 import { makeRules, type Rule } from './rules';
+import { guardStreams } from './stream-guard';
 import type { TaskTokens } from './task-tokens';
 import type { Upstream } from './upstream';
 
@@ -81,6 +82,9 @@ export function openGrpcProxy(options: GrpcProxyOptions): GrpcProxy {
   });
   register(server, options, admission);
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  guardStreams(server, (peer, why) =>
+    admission.record(new WorkerRefusal('broken-connection', why), { method: 'HTTP/2', peer }),
+  );
   return {
     accept: (connection) => injector.injectConnection(connection),
     openCalls: () => admission.callsOf(),
