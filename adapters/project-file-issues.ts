@@ -1,7 +1,7 @@
 // Owns the step from what the schema found to what people read, and what can still be checked after it.
 // Called by adapters/project-file.ts.
 import { z } from 'zod';
-import type { ReadableTrigger } from '../domain/plan';
+import type { ReadableFile, ReadableTrigger } from '../domain/plan';
 import { sayKnown, type Complaint, type Path } from '../domain/problems';
 import { KEYS_NOT_SUPPORTED, ProjectFile, RunEntry } from '../domain/schemas/project-file';
 import { findPlace, isTreeMap, type Place, type TreeValue } from './yaml-tree';
@@ -112,13 +112,8 @@ function unwrap(schema: unknown): unknown {
 /** Parts of a run that others are checked against; without one of them the run is a gap. */
 const ANCHORS: ReadonlySet<string> = new Set(['name', 'matrix', 'loop-on', 'needs']);
 
-interface Salvage {
-  scripts: Record<string, unknown>;
-  triggers: ReadableTrigger[];
-}
-
 /** What of a file with flaws can still be checked for meaning, so that one look finds as much as possible. */
-export function salvage(file: { [key: string]: TreeValue }): Salvage {
+export function salvage(file: { [key: string]: TreeValue }): ReadableFile {
   const { scripts, triggers } = file;
   // Without the scripts, each run would be told that its script is unknown.
   if (!isTreeMap(scripts) || !Array.isArray(triggers)) return { scripts: {}, triggers: [] };

@@ -31,7 +31,7 @@ export function readProjectFile(text: string): ProjectFileReading {
   const parsed = ProjectFile.safeParse(root.value);
   const complaints = parsed.success ? [] : parsed.error.issues.flatMap((issue) => describeIssue(root, issue));
   const readable = parsed.success ? parsed.data : salvage(root.value);
-  complaints.push(...checkProject({ scripts: Object.keys(readable.scripts), triggers: readable.triggers }));
+  complaints.push(...checkProject(readable));
   problems.push(...complaints.map((complaint) => tree.locate(complaint, findPlace(root, complaint.at).at)));
   if (parsed.success && problems.length === 0) return { kind: 'valid', file: parsed.data };
   return { kind: 'invalid', problems: sortProblems(problems) };

@@ -8,6 +8,7 @@ import { sayKnown, toProblem, type Complaint, type Path } from './problems';
 import type { Plan, PlannedJob, PlannedRun } from './schemas/plan';
 import type { ProjectFile, RunEntry, TriggerEntry } from './schemas/project-file';
 import type { Problem } from './schemas/words';
+import { sayHeadFault } from './script-head';
 import { withoutUndefined } from './without-undefined';
 
 /** Runs of one build: half of the 2,000 children at which the workflow of a build gets stuck. */
@@ -28,8 +29,9 @@ interface PlanRequest {
 export type PlanResult = { kind: 'plan'; plan: Plan } | { kind: 'refused'; problems: Problem[] };
 
 /** As much of a file as could be read; a run that could not is a gap, so that all indexes stay. */
-interface ReadableFile {
-  scripts: Iterable<string>;
+export interface ReadableFile {
+  /** Name → program text, where it is text. */
+  scripts: Readonly<Record<string, unknown>>;
   triggers: readonly ReadableTrigger[];
 }
 export interface ReadableTrigger {
@@ -39,9 +41,9 @@ export interface ReadableTrigger {
 
 /** Finds everything that is wrong with a file whose shape is right, in all of its triggers. */
 export function checkProject(file: ReadableFile): Complaint[] {
-  const scripts = new Set(file.scripts);
+  const scripts = new Set(Object.keys(file.scripts));
   const names = new Set<string>();
-  return file.triggers.flatMap((trigger, index) => {
+  const ofTriggers = file.triggers.flatMap((trigger, index) => {
     const at = ['triggers', index];
     const complaints = expandTrigger(trigger, scripts, at).complaints;
     if (names.has(trigger.name)) {
@@ -50,6 +52,14 @@ export function checkProject(file: ReadableFile): Complaint[] {
     }
     names.add(trigger.name);
     return complaints;
+  });
+  return [...checkScripts(file.scripts), ...ofTriggers];
+}
+
+function checkScripts(scripts: ReadableFile['scripts']): Complaint[] {
+  return Object.entries(scripts).flatMap(([name, script]): Complaint[] => {
+    const message = typeof script === 'string' ? sayHeadFault(script) : undefined;
+    return message === undefined ? [] : [{ code: 'bad-script', message, at: ['scripts', name] }];
   });
 }
 

@@ -330,3 +330,28 @@ triggers:
     expect(formatProblem('f.yml', { code: 'x', message: 'm', path: 'trigger' })).toBe('f.yml trigger: m');
   });
 });
+
+describe('the head of a script', () => {
+  const head = (script: string): string[] =>
+    problemsOf(fileText(['name: a']).replace('build: make', `build: ${JSON.stringify(script)}`)).map((text) =>
+      text.replace(/^\S+ /, ''),
+    );
+
+  test.each([
+    ['a blank line before', '\n#!/bin/sh -e\nfalse\n', 'scripts.build: #! is in line 2, and has an effect only'],
+    ['a comment before', '# tests\n\n#!/bin/sh -e\n', 'scripts.build: #! is in line 3, and has an effect only'],
+    ['blanks before', '  #!/bin/sh -e\n', 'scripts.build: #! has blanks before it, and has an effect only'],
+    ['a byte order mark', '\uFEFF#!/bin/sh -e\n', 'scripts.build: begins with a byte order mark'],
+    ['carriage returns', '#!/bin/sh\r\necho\r\n', 'scripts.build: its first line ends with a carriage return'],
+    ['the same without #!', 'echo a\r\necho b\r\n', 'scripts.build: its first line ends with a carriage return'],
+  ])('B10 a script with %s does not run as it is meant, and is refused', (_name, script, start) => {
+    expect(head(script)).toEqual([expect.stringContaining(start) as string]);
+  });
+
+  test('B10 any other is taken', () => {
+    for (const script of ['#!/bin/sh\n', 'make', '# only a comment\n', '\n\nmake\n', '#!/bin/sh\n#!/bin/bash\n']) {
+      expect(head(script)).toEqual([]);
+    }
+    expect(head('cat > tool <<END\n#!/bin/sh\nEND\nprintf "a\\r\\n"\n')).toEqual([]);
+  });
+});
