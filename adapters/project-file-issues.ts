@@ -115,15 +115,22 @@ const ANCHORS: ReadonlySet<string> = new Set(['name', 'matrix', 'loop-on', 'need
 /** What of a file with flaws can still be checked for meaning, so that one look finds as much as possible. */
 export function salvage(file: { [key: string]: TreeValue }): ReadableFile {
   const { scripts, triggers } = file;
+  const more = { params: soundOf('params', file), repository: soundOf('repository', file) };
   // Without the scripts, each run would be told that its script is unknown.
-  if (!isTreeMap(scripts) || !Array.isArray(triggers)) return { scripts: {}, triggers: [] };
-  return { scripts, triggers: triggers.slice(0, 100).map(salvageTrigger) };
+  if (!isTreeMap(scripts) || !Array.isArray(triggers)) return { scripts: {}, triggers: [], ...more };
+  return { scripts, triggers: triggers.slice(0, 100).map(salvageTrigger), ...more };
+}
+
+/** The value of a key that has no flaw of its own. */
+function soundOf<Key extends 'params' | 'repository'>(key: Key, file: { [key: string]: TreeValue }): ReadableFile[Key] {
+  return ProjectFile.shape[key].safeParse(file[key]).data as ReadableFile[Key];
 }
 
 function salvageTrigger(trigger: TreeValue, index: number): ReadableTrigger {
-  const { name, runs } = isTreeMap(trigger) ? trigger : {};
+  const { name, runs, params } = isTreeMap(trigger) ? trigger : {};
   return {
     name: typeof name === 'string' ? name : `triggers[${index}]`,
+    params: ProjectFile.shape.params.safeParse(params).data,
     runs: Array.isArray(runs) ? runs.map(salvageRun) : [],
   };
 }

@@ -3,10 +3,12 @@
 import { checkJob, makeRuns, readJob, type Job, type JobRun } from './jobs';
 import { countProduct, expandMatrix } from './matrix';
 import { checkNeeds, indexNeeds, resolveNeeds, type ExpandedJob } from './needs';
+import { checkParameters, saySumFault, sayVariableFault, variableBytes } from './parameters';
 import { fill } from './placeholders';
 import { sayKnown, toProblem, type Complaint, type Path } from './problems';
+import { checkCheckout, checkRepository, planCheckout, type CheckoutWish } from './repository';
 import type { Plan, PlannedJob, PlannedRun } from './schemas/plan';
-import type { ProjectFile, RunEntry, TriggerEntry } from './schemas/project-file';
+import type { ProjectFile, RepositoryEntry, RunEntry, TriggerEntry } from './schemas/project-file';
 import type { Problem } from './schemas/words';
 import { sayHeadFault } from './script-head';
 import { withoutUndefined } from './without-undefined';
@@ -33,9 +35,12 @@ export interface ReadableFile {
   /** Name → program text, where it is text. */
   scripts: Readonly<Record<string, unknown>>;
   triggers: readonly ReadableTrigger[];
+  params?: Record<string, string>;
+  repository?: RepositoryEntry;
 }
 export interface ReadableTrigger {
   name: string;
+  params?: Record<string, string>;
   runs: readonly (RunEntry | undefined)[];
 }
 
@@ -43,23 +48,32 @@ export interface ReadableTrigger {
 export function checkProject(file: ReadableFile): Complaint[] {
   const scripts = new Set(Object.keys(file.scripts));
   const names = new Set<string>();
-  const ofTriggers = file.triggers.flatMap((trigger, index) => {
+  const complaints = [...checkScripts(file.scripts), ...sayBadRepository(file.repository)];
+  const triggers = file.triggers.map((trigger, index) => {
     const at = ['triggers', index];
-    const complaints = expandTrigger(trigger, scripts, at).complaints;
+    const expanded = expandTrigger(trigger, scripts, at);
+    complaints.push(...expanded.complaints);
     if (names.has(trigger.name)) {
       const message = `the name "${trigger.name}" is taken by a trigger above; choose another`;
       complaints.push({ code: 'duplicate-name', message, at: [...at, 'name'] });
     }
     names.add(trigger.name);
-    return complaints;
+    return { params: trigger.params, at, jobs: expanded.jobs };
   });
-  return [...checkScripts(file.scripts), ...ofTriggers];
+  return [...complaints, ...checkParameters(file, triggers)];
 }
 
 function checkScripts(scripts: ReadableFile['scripts']): Complaint[] {
   return Object.entries(scripts).flatMap(([name, script]): Complaint[] => {
     const message = typeof script === 'string' ? sayHeadFault(script) : undefined;
     return message === undefined ? [] : [{ code: 'bad-script', message, at: ['scripts', name] }];
+  });
+}
+
+function sayBadRepository(repository: RepositoryEntry | undefined): Complaint[] {
+  if (!repository) return [];
+  return checkRepository(repository).map(({ key, message }) => {
+    return { code: 'bad-repository', message, at: ['repository', key] };
   });
 }
 
@@ -80,12 +94,8 @@ export function makePlan(file: ProjectFile, request: PlanRequest): PlanResult {
   const expanded = expandTrigger(trigger, new Set(Object.keys(file.scripts)), at);
   complaints.push(...expanded.complaints);
   if (complaints.length > 0) return refuse(complaints);
-  const runs = planRuns({ file, trigger, caller: request }, expanded.jobs);
-  if (!runs) {
-    const limit = `${MAX_PLAN_CHARACTERS / 1024 ** 2} Mi characters`;
-    const message = `the scripts, parameters and needs of all runs come to more than ${limit}; keep programs in the image or the repository`;
-    return refuse([{ code: 'plan-too-large', message, at: [...at, 'runs'] }]);
-  }
+  const runs = planRuns({ file, trigger, caller: request, at }, expanded.jobs);
+  if (!Array.isArray(runs)) return refuse([runs]);
   const jobs = expanded.jobs.map(({ job }) => planJob(job));
   const build = file.timeouts?.build;
   const plan = { version: 1 as const, trigger: trigger.name, buildTimeoutMs: build && toMs(build), jobs, runs };
@@ -103,10 +113,8 @@ function checkParams(params: Record<string, string>): Complaint[] {
       const message = 'a parameter becomes an environment variable: use a name without blanks and "="';
       return [{ code: 'bad-param', message, at }];
     }
-    if (/[\0\p{Surrogate}]/u.test(value) || value.length > 128_000) {
-      return [{ code: 'bad-param', message: 'use text without NUL, 128000 characters at most', at }];
-    }
-    return [];
+    const message = /[\0\p{Surrogate}]/u.test(value) ? 'use text without NUL' : sayVariableFault(name, value);
+    return message === undefined ? [] : [{ code: 'bad-param', message: `${name}: ${message}`, at }];
   });
 }
 
@@ -204,10 +212,12 @@ interface PlanContext {
   file: ProjectFile;
   trigger: TriggerEntry;
   caller: Pick<PlanRequest, 'params' | 'priority'>;
+  /** Of the trigger. */
+  at: Path;
 }
 
-/** All runs in the order of the file; undefined as soon as they are too large. */
-function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRun[] | undefined {
+/** All runs in the order of the file; a complaint as soon as one cannot be, or they are too large. */
+function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRun[] | Complaint {
   const index = indexNeeds(jobs);
   const planned: PlannedRun[] = [];
   let characters = 0;
@@ -215,16 +225,47 @@ function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRu
     const needs = resolveNeeds(job, index);
     const needsCharacters = needs.reduce((sum, need) => sum + need.length, 0);
     for (const run of runs) {
-      const env = mergeParams(context, job, run);
-      const checkout = planCheckout(context, run, env);
-      const next = { ...planRun(context, job.entry.name, run), ...checkout, needs };
+      const params = mergeParams(context, job, run);
+      const wish = checkoutWish(context, run, params);
+      const { env, checkout } = planCheckout(wish);
+      const next = { ...planRun(context, job.entry.name, run), env: { ...params, ...env }, checkout, needs };
       characters += next.script.length + needsCharacters;
-      for (const name in env) characters += name.length + (env[name]?.length ?? 0);
-      if (characters > MAX_PLAN_CHARACTERS) return undefined;
-      planned.push(next);
+      for (const name in next.env) characters += name.length + (next.env[name]?.length ?? 0);
+      if (characters > MAX_PLAN_CHARACTERS) return sayTooLarge(context);
+      const complaint = checkPlanned(context, wish, next);
+      if (complaint) return complaint;
+      planned.push(withoutUndefined(next));
     }
   }
   return planned;
+}
+
+function sayTooLarge({ at }: PlanContext): Complaint {
+  const limit = `${MAX_PLAN_CHARACTERS / 1024 ** 2} Mi characters`;
+  const message = `the scripts, parameters and needs of all runs come to more than ${limit}; keep programs in the image or the repository`;
+  return { code: 'plan-too-large', message, at: [...at, 'runs'] };
+}
+
+const checkoutWish = ({ file }: PlanContext, { settings }: JobRun, params: Record<string, string>): CheckoutWish => ({
+  repository: file.repository,
+  checkout: settings.checkout,
+  find: (name) => params[name],
+});
+
+/** What nobody could know before the parameters of the caller and of the cell were in their places. */
+function checkPlanned(context: PlanContext, wish: CheckoutWish, run: PlannedRun): Complaint | undefined {
+  const fault = checkCheckout(wish);
+  if (fault) return { code: 'bad-repository', message: fault.message, at: ['params', fault.name] };
+  let bytes = 0;
+  for (const [name, value] of Object.entries(run.env)) {
+    const message = sayVariableFault(name, value);
+    if (message !== undefined) {
+      return { code: 'bad-param', message: `${name} of run "${run.name}" ${message}`, at: ['params', name] };
+    }
+    bytes += variableBytes(name, value);
+  }
+  const message = saySumFault(run.name, bytes);
+  return message === undefined ? undefined : { code: 'params-too-large', message, at: [...context.at, 'runs'] };
 }
 
 function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRun, 'env' | 'needs'> {
@@ -255,14 +296,6 @@ function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRu
     }),
     needsCondition: settings['needs-on'] ?? 'success',
   });
-}
-
-/** The parameter GIT_REF wins, so that whoever triggers a build says which commit it is of. */
-function planCheckout({ file: { repository } }: PlanContext, { settings }: JobRun, env: Record<string, string>) {
-  if (!repository || settings.checkout === false) return { env };
-  const { url, submodules = true, lfs = true } = repository;
-  const ref = env['GIT_REF'] ?? repository.ref ?? 'HEAD';
-  return { env: { ...env, GIT_URL: url, GIT_REF: ref }, checkout: { url, ref, submodules, lfs } };
 }
 
 const toMs = (minutes: number): number => Math.round(minutes * 60_000);

@@ -34,6 +34,7 @@ const PROMISES = {
   B10: 'one state machine: outcome and cause are closed lists, and no failure is hidden',
   B11: 'an upgrade does not disturb builds that are under way',
   B13: 'URLs are minted at the trigger, say nothing of place, and keep answering',
+  B14: 'one build, one commit: what a ref is was found once, and a commit or URL of the caller is obeyed',
   C1: 'registering a cluster is one call, with its keys, its policy and the organisations that may use it',
   C2: 'a fleet is started per cluster: workers dial out to one address, say hello, and are enlisted',
   C3: 'a worker reaches only its own work: the gateway checks each call, and refuses the rest on record',

@@ -1,10 +1,12 @@
 // Owns the meaning of a project file: precedence, names, limits, needs, and the digest of a plan.
 // Run by jest.
+import { spawnSync } from 'node:child_process';
 import * as fc from 'fast-check';
 import { planDigest } from '../adapters/plan-digest';
 import { readProjectFile } from '../adapters/project-file';
 import { makePlan, type PlanResult } from '../domain/plan';
 import { formatPath, formatProblem } from '../domain/problems';
+import { hidePasswords, sayRefFault, sayUrlFault } from '../domain/repository';
 import { Plan, type PlannedRun } from '../domain/schemas/plan';
 import type { ProjectFile } from '../domain/schemas/project-file';
 
@@ -331,6 +333,113 @@ triggers:
   });
 });
 
+describe('what is checked out', () => {
+  const repository = (more = ''): string => `repository: { url: 'https://git.example.org/app.git'${more} }\n`;
+  const sha = 'a1'.repeat(20);
+  const planWith = (file: string, params: Record<string, string>): PlannedRun =>
+    planOf(makePlan(parse(file), { params })).runs[0]!;
+  const refusal = (file: string, params: Record<string, string>) => {
+    const made = makePlan(parse(file), { params });
+    return made.kind === 'plan' ? [] : made.problems.map(({ path, message }) => `${path}: ${message}`);
+  };
+
+  test('B14 a commit of the caller is what is checked out, and a URL of the caller is where it comes from', () => {
+    const file = fileText(['name: a'], repository(', ref: main, lfs: false'));
+    const forked = planWith(file, { GIT_SHA: sha.toUpperCase(), GIT_URL: 'git@fork.example.org:me/app.git' });
+
+    expect(planWith(file, {}).checkout).toMatchObject({ url: 'https://git.example.org/app.git', ref: 'main' });
+    expect(planWith(file, { GIT_REF: 'v1' }).checkout).toMatchObject({ ref: 'v1' });
+    expect(forked.checkout).toEqual({ url: 'git@fork.example.org:me/app.git', ref: sha, submodules: true, lfs: false });
+    expect(forked.env).toMatchObject({ GIT_URL: 'git@fork.example.org:me/app.git', GIT_REF: 'main' });
+  });
+
+  test('B14 P2 a file of JobServ says with GIT_URL what to check out, as everywhere where a parameter may stand', () => {
+    const of = (trigger: string): PlannedRun['checkout'] =>
+      planWith(fileText(['name: a']).replace('name: push', `name: push\n    ${trigger}`), {}).checkout;
+    const checkout = { url: 'https://x.example.org/k.git', submodules: true, lfs: true };
+
+    expect(of(`params: {GIT_URL: '${checkout.url}'}`)).toEqual({ ...checkout, ref: 'HEAD' });
+    expect(of(`params: {GIT_URL: '${checkout.url}', GIT_SHA: ${sha}}`)).toEqual({ ...checkout, ref: sha });
+    expect(runsOf(['name: a, checkout: false'], repository())[0]).toMatchObject({ env: {} });
+    const [, dev] = runsOf(['name: a, matrix: {axes: {GIT_REF: [main, dev]}}'], repository());
+    expect(dev?.checkout?.ref).toBe('dev');
+    const filled = runsOf([`name: a, params: {GIT_URL: 'https://x.org/{os}.git'}, matrix: {axes: {os: [x]}}`]);
+    expect(filled[0]?.checkout?.url).toBe('https://x.org/x.git');
+  });
+
+  test('B14 what cannot be obeyed is refused with a sentence, and without quoting a password', () => {
+    const file = fileText(['name: a'], repository());
+    const bare = fileText(['name: a']);
+
+    for (const short of ['', 'a1a1a1a', 'main', `${sha}0`]) {
+      expect(refusal(file, { GIT_SHA: short })).toEqual([
+        'params.GIT_SHA: GIT_SHA: write the whole id of a commit, 40 or 64 of 0-9 a-f; a branch or a tag is GIT_REF',
+      ]);
+    }
+    expect(refusal(bare, { GIT_SHA: sha })[0]).toMatch(/nothing says of which repository; add repository to the file/);
+    expect(refusal(file, { GIT_REF: '--upload-pack=x' })[0]).toMatch(
+      /^params\.GIT_REF: GIT_REF: git takes no such name/,
+    );
+    expect(refusal(file, { GIT_URL: 'ext::sh -c id' })[0]).toMatch(/^params\.GIT_URL: GIT_URL: write https:/);
+    const secret = refusal(file, { GIT_URL: 'https://ci:s3cr3t@x.org/a.git' })[0];
+    expect(secret).toMatch(/GIT_URL: holds a password.*give the hosts credentials of their own/);
+    expect(secret).not.toMatch(/s3cr3t/);
+    // A run that checks nothing out may use the names as it likes.
+    expect(refusal(fileText(['name: a, checkout: false']), { GIT_SHA: 'x', GIT_URL: 'y' })).toEqual([]);
+  });
+
+  test('B14 P1 the same is found when the file is read, once and at the value that is wrong', () => {
+    const secret = fileText(['name: a', 'name: b'], repository().replace('git.', 'me:s3cr3t@git.'));
+    const ofJobs = ['name: a, params: {GIT_SHA: v1}', 'name: b, matrix: {axes: {GIT_REF: [a..b, c..d]}}'];
+
+    expect(problemsOf(secret)).toEqual([
+      expect.stringMatching(/^f\.yml:3:15 repository\.url: holds a password/) as string,
+    ]);
+    expect(problemsOf(secret).join()).not.toMatch(/s3cr3t/);
+    expect(problemsOf(fileText(['name: a'], repository(`, ref: 'a b'`)))[0]).toMatch(
+      / repository\.ref: git takes no such/,
+    );
+    expect(problemsOf(fileText(ofJobs, repository())).map((text) => text.split(': ', 2).join(': '))).toEqual([
+      expect.stringMatching(/ triggers\[0\]\.runs\[0\]\.params\.GIT_SHA: GIT_SHA$/) as string,
+      expect.stringMatching(/ triggers\[0\]\.runs\[1\]\.matrix.*: GIT_REF$/) as string,
+    ]);
+    const shared = fileText(['name: a', 'name: b'], `params: {GIT_URL: nowhere}\n`);
+    expect(problemsOf(shared)).toEqual([expect.stringMatching(/ params\.GIT_URL: GIT_URL: write https/) as string]);
+    expect(problemsOf(secret.replace('timeout: 5', 'timeout: x'))).toHaveLength(2);
+  });
+
+  test('B14 P1 a password is found wherever git would take it for one, and nothing else is', () => {
+    const urls = ['https://u:p@h/x', 'http://u:@h/x', 'ssh://git:pass@h:22/x', 'https://:t@h/x', 'https://u:a@b@h/x'];
+    const sound = [
+      'https://u@h/x',
+      'ssh://git@h:22/x',
+      'git@h:x/y',
+      'https://h:8443/a@b:c',
+      'file:///a:b@c',
+      'git://h/x',
+    ];
+
+    for (const url of urls) expect([url, sayUrlFault(url)]).toEqual([url, expect.stringContaining('holds a password')]);
+    for (const url of sound) expect([url, sayUrlFault(url)]).toEqual([url, undefined]);
+    expect(hidePasswords('fatal: https://u:p@h/x and ssh://a:b@c/d')).toBe('fatal: https://h/x and ssh://c/d');
+  });
+
+  test('P1 a ref is what git check-ref-format takes for one', () => {
+    const names = (
+      "main v1.0 feature/fix_#123 größe 日本語 user/a+b=c release/1.0,rc(1) it's a!b a$b;c 100% a{b} HEAD a@ a|b " +
+      'dependabot/npm_and_yarn/@types/node-20.1.0 refs/pull/7/head "a" @ a@{b a..b a~1 a^ a:b a? a* a[b a\\b a\x7f /a a/ ' +
+      'a//b .a a/.b a.lock a.lock/b a. a./b .. a.b. @/a lock .lock'
+    ).split(' ');
+    names.push('', 'a b', 'a\tb');
+    const isOfGit = (name: string): boolean =>
+      spawnSync('git', ['check-ref-format', '--allow-onelevel', name]).status === 0;
+
+    for (const name of names) expect([name, sayRefFault(name) === undefined]).toEqual([name, isOfGit(name)]);
+    // Git's own rule for branches adds the option to it.
+    for (const name of ['-x', '--upload-pack=x']) expect(sayRefFault(name)).toBeDefined();
+  });
+});
+
 describe('the head of a script', () => {
   const head = (script: string): string[] =>
     problemsOf(fileText(['name: a']).replace('build: make', `build: ${JSON.stringify(script)}`)).map((text) =>
@@ -353,5 +462,42 @@ describe('the head of a script', () => {
       expect(head(script)).toEqual([]);
     }
     expect(head('cat > tool <<END\n#!/bin/sh\nEND\nprintf "a\\r\\n"\n')).toEqual([]);
+  });
+});
+
+describe('the size of an environment', () => {
+  const values = (count: number, value: string): string =>
+    `params: {${Array.from({ length: count }, (_, at) => `P${at}: '${value}'`).join(', ')}}\n`;
+  const codes = (text: string): string[] => {
+    const reading = readProjectFile(text);
+    return reading.kind === 'valid' ? [] : reading.problems.map(({ code, path }) => `${path} ${code}`);
+  };
+
+  test('P1 one variable has 128 KiB, counted in bytes and with its name', () => {
+    const euro = '€'.repeat(43_688);
+    expect(codes(fileText(['name: a'], values(1, `${euro}1234`)))).toEqual([]);
+    expect(problemsOf(fileText(['name: a'], values(1, `${euro}12345`)))[0]).toMatch(
+      /:3:10 params\.P0: comes to 131073 bytes with its name, 131072 at most/,
+    );
+    expect(codes(fileText(['name: a'], values(1, 'é'.repeat(70_000))))).toEqual(['params.P0 bad-param']);
+    const file = parse(fileText(['name: a']));
+    const made = makePlan(file, { params: { CHANGES: 'é'.repeat(70_000) } });
+    expect(made).toMatchObject({ kind: 'refused', problems: [{ path: 'params.CHANGES', code: 'bad-param' }] });
+  });
+
+  test('P1 all of a run have a million bytes, wherever they stand in the file, and from the caller', () => {
+    const few = values(9, 'x'.repeat(100_000));
+    const more = `params: {MORE: '${'x'.repeat(110_000)}'}`;
+
+    expect(codes(fileText(['name: a'], few))).toEqual([]);
+    expect(codes(fileText(['name: a', `name: b, ${more}`], few))).toEqual([
+      'triggers[0].runs[1].name params-too-large',
+    ]);
+    // What hides another value does not come to it.
+    expect(codes(fileText([`name: b, ${more.replace('MORE', 'P0')}`], few))).toEqual([]);
+    const cells = `matrix: {axes: {os: [x, y]}, overrides: [{match: {os: y}, ${more}}]}`;
+    expect(codes(fileText([`name: a, ${cells}`], few))).toEqual(['triggers[0].runs[0].name params-too-large']);
+    const made = makePlan(parse(fileText(['name: a'], few)), { params: { MORE: 'x'.repeat(110_000) } });
+    expect(made).toMatchObject({ kind: 'refused', problems: [{ path: 'triggers[0].runs', code: 'params-too-large' }] });
   });
 });

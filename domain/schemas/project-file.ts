@@ -38,8 +38,8 @@ const scalar = (max: number) =>
 const ParamName = z
   .string()
   .regex(/^[^\s=]+$/, 'a parameter becomes an environment variable: use a name without blanks and "="');
-// The kernel takes 128 KiB for one variable with its name.
-const Params = z.record(ParamName, scalar(128_000));
+// Whether the kernel takes them is for domain/parameters.ts to say: it counts bytes.
+const Params = z.record(ParamName, scalar(131_072));
 
 const AxisName = z
   .string()
@@ -151,7 +151,7 @@ const MatrixEntry = z.strictObject({
     .describe('1 to 16 of axis → values; every combination is a cell, the last axis varies fastest'),
   exclude: z.array(Pattern).max(200, 'use 200 entries at most').optional().describe('cells to leave out, 200 at most'),
   include: z
-    .array(z.record(ParamName, scalar(128_000)))
+    .array(Params)
     .max(1000, 'use 1000 entries at most')
     .optional()
     .describe('cells to add: a value for every axis, and parameters of that cell, 1000 at most'),
@@ -208,22 +208,17 @@ const TriggerEntry = z.strictObject({
 });
 export type TriggerEntry = z.infer<typeof TriggerEntry>;
 
-/** A word that git cannot take for an option. */
-const GIT_REF = /^[A-Za-z0-9_][\w./@+~^-]*$/;
-const Repository = z.strictObject({
-  url: word(2048)
-    .regex(
-      /^(?:(?:https?|ssh|git|file):\/\/|[\w.-]+@[\w.-]+:)/,
-      'write https://…, ssh://…, git://…, file://… or user@host:path',
-    )
-    .describe('as git takes it; hosts use the credentials of their own user'),
-  ref: word(256)
-    .regex(GIT_REF, 'write a branch, a tag, a commit, or a whole ref')
+const RepositoryEntry = z.strictObject({
+  url: text(2048).describe(
+    'https://…, ssh://…, git://…, file://… or user@host:path, without a password: hosts use the credentials of their own user',
+  ),
+  ref: text(256)
     .optional()
     .describe('branch, tag, commit, or a whole ref such as refs/pull/7/head; default: the default branch'),
   submodules: flag().optional().describe('default true'),
   lfs: flag().optional().describe('files kept by git-lfs, where the host has it; default true'),
 });
+export type RepositoryEntry = z.infer<typeof RepositoryEntry>;
 
 const Scripts = z.record(text(256), z.string().min(1, 'is empty; write a program, e.g. starting with #!/bin/sh'));
 
@@ -241,7 +236,9 @@ export const ProjectFile = z.strictObject({
   priority: priority().describe('1 (first) to 5 (last), of all runs; default 3'),
   description: z.string().max(4096).optional().describe('free text, up to 4096 characters'),
   params: Params.optional().describe('environment variables of all runs'),
-  repository: Repository.optional().describe('checked out into /repo of all runs; parameter GIT_REF replaces its ref'),
+  repository: RepositoryEntry.optional().describe(
+    'checked out into /repo of all runs; parameters GIT_URL, GIT_REF and GIT_SHA replace what it says',
+  ),
   cluster: cluster().describe('cluster of all runs'),
   scripts: Scripts.default({}).describe('name → program text, executed as a file'),
   triggers: z
