@@ -8,6 +8,8 @@
 //                  t.<token>         fencing tokens that were seen here
 //                  in, out, bin      the spool of a run that has one, and its program
 
+import { REMOVE_TREE } from './remove-tree';
+
 /** Exit codes of the program that mean something. */
 export const BARE_CODES = { gone: 3, fenced: 4, alive: 5 } as const;
 
@@ -16,7 +18,7 @@ export const BARE_CODES = { gone: 3, fenced: 4, alive: 5 } as const;
  * A process belongs to a run when the mark is in its environment, or when it is of the session (without `setsid`: the
  * group) of the first one. Births keep the number of a process apart from a later one of the same number.
  */
-export const BARE_PROGRAM = String.raw`
+export const BARE_PROGRAM = String.raw`${REMOVE_TREE}
 root=$1 sh=$2 verb=$3 name=$4 token=$5
 shift 5
 run=$root/$name
@@ -128,8 +130,8 @@ digest() {
 
 case $verb in
 prepare)
-  mkdir -p "$run/repo" "$run/archive" "$run/secrets" || exit 1
-  chmod 700 "$run" && chmod 777 "$run/repo" "$run/archive" || exit 1
+  (umask 077 && mkdir -p "$run") && chmod 700 "$run" || exit 1
+  mkdir -p "$run/repo" "$run/archive" "$run/secrets" && chmod 777 "$run/repo" "$run/archive" || exit 1
   fence
   [ -e "$run/created" ] && exit 0
   if [ -n "$2" ]; then
@@ -275,7 +277,7 @@ remove)
   end_run 0
   # Begun after its end.
   [ ! -e "$run/terminal" ] || { await_pid && kill_members; }
-  rm -rf "$run" 2>/dev/null || { chmod -R u+rwX "$run"; rm -rf "$run"; }
+  remove_tree "$run"
   ;;
 remains)
   [ -d "$root" ] || exit 0

@@ -1,6 +1,6 @@
 // Owns the Docker engine: the one door to dockerode. Containers are made detached under names that we can find again.
 // Called by workers/cluster-worker.ts, which hands it to the activities as an Engine.
-import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
@@ -14,6 +14,7 @@ import { EngineError } from './engine';
 import { hasRunSinceMaking } from './engine-life';
 import { FileSpool, makeSpool } from './file-spool';
 import { LocalShell } from './local-shell';
+import { removeTree } from './remove-tree';
 import { checkOut } from './working-copies';
 import type { Checkout } from '../domain/schemas/plan';
 import type {
@@ -107,6 +108,8 @@ export class DockerEngine implements Engine {
   async makeRunDir(name: string, script: string, program?: string): Promise<string> {
     const dir = join(this.runsDir, name);
     try {
+      // Other users of the machine get at nothing of it; the engine mounts what lies below without their rights.
+      await mkdir(dir, { recursive: true, mode: 0o700 });
       for (const part of ['repo', 'archive', 'secrets']) await mkdir(join(dir, part), { recursive: true });
       // The user inside the container is not ours: both folders must take anybody's files.
       for (const part of ['repo', 'archive']) await chmod(join(dir, part), 0o777);
@@ -296,7 +299,7 @@ export class DockerEngine implements Engine {
     if (this.life.isElsewhere) return;
     const dir = join(this.runsDir, name);
     try {
-      await rm(dir, { recursive: true, force: true, maxRetries: 3 });
+      await removeTree(dir);
     } catch (error) {
       throw translate(error, `cannot remove the files of ${name} in ${dir}`);
     }

@@ -81,6 +81,9 @@ export type EngineErrorReason =
   | 'checkout-failed'
   | 'refused';
 
+/** Names of a stranger may stand in a message of the system, and they may be as long as a path. */
+const MOST_CHARACTERS = 1_000;
+
 /** The engine could not do what was asked. `message` is one sentence for people. */
 export class EngineError extends Error {
   override readonly name = 'EngineError';
@@ -89,7 +92,7 @@ export class EngineError extends Error {
     message: string,
     options?: { cause: unknown },
   ) {
-    super(message, options);
+    super(message.length > MOST_CHARACTERS ? `${message.slice(0, MOST_CHARACTERS)}…` : message, options);
   }
 }
 

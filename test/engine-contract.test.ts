@@ -263,6 +263,23 @@ while :; do sleep 0.1; done
     expect(await engine().listRemains()).not.toContain(name);
   }, 30_000);
 
+  test('H7 a tree that is deeper than a path may be long, with names and modes of any kind, is removed too', async () => {
+    const script = `#!/bin/sh
+set -e
+cd "$H_ARCHIVE"; : >"$(printf 'm\\374nch\\nen')"; mkdir shut; : >shut/file; chmod 000 shut
+for top in "$H_ARCHIVE" "$H_REPO"; do
+  cd "$top"; i=0
+  while [ $i -lt 300 ]; do mkdir ddddddddddddddddddd; cd -P ddddddddddddddddddd 2>/dev/null || break; i=$((i + 1)); done
+done
+[ $i -gt 220 ] && echo deep
+`;
+    const { name, output } = await run(engine(), script);
+    await engine().remove(name);
+
+    expect(output).toContain('deep');
+    expect(readdirSync(root)).not.toContain(name);
+  }, 60_000);
+
   test('H7 one that runs is removed as well', async () => {
     const mark = `mark-${randomUUID()}`;
     const container = await begin(engine(), `#!/bin/sh\n: ${mark}\nsh -c 'while :; do sleep 1; done # ${mark}'\n`);
