@@ -2,13 +2,16 @@
 // Real folders of runs; one of them has a file system mounted in it, so that it cannot be removed. Needs root.
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
+import { DockerEngine } from '../adapters/docker-engine';
 import { LocalShell } from '../adapters/local-shell';
 import { containerName } from '../domain/names';
 import { sweep, type WorkerPorts } from '../workers/sweep';
+import { readWorkerId } from '../workers/worker-id';
 
 const dir = mkdtempSync(join(tmpdir(), 'slipway-sweep-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -41,4 +44,20 @@ test('H7 H11 one folder that cannot be removed keeps nothing else from being tak
   }
   await round();
   expect(await own.listRemains()).toEqual([]);
+});
+
+test('H4 what builds leave is out of reach for other users of the machine, whatever the folder of the worker was before', async () => {
+  const workerDir = join(dir, 'of-a-worker');
+  mkdirSync(workerDir);
+  chmodSync(workerDir, 0o755);
+  const { id } = readWorkerId(workerDir, 'local');
+  const name = containerName(randomUUID(), 1);
+  const folders = [
+    workerDir,
+    await new DockerEngine(new Dockerode(), join(workerDir, 'runs')).makeRunDir(name, '#!/bin/sh\n'),
+    await leave(own),
+  ];
+
+  expect(folders.map((folder) => (statSync(folder).mode & 0o777).toString(8))).toEqual(['700', '700', '700']);
+  expect(readWorkerId(workerDir, 'local').id).toBe(id);
 });

@@ -1,9 +1,7 @@
 // Owns a worker of a cluster: takes the cluster's new work and the follow-ups to itself, and says hello to the API.
 // Holds no credential but the key of its cluster. Loaded by cluster.ts.
 import { setMaxListeners } from 'node:events';
-import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { utimesSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker, type NativeConnection, type WorkerOptions } from '@temporalio/worker';
 import type { Logger } from 'pino';
@@ -22,6 +20,7 @@ import { HostRounds } from './host-rounds';
 import { Makers } from './makers';
 import { sweep, type WorkerPorts } from './sweep';
 import { Upgrader } from './upgrader';
+import { readWorkerId } from './worker-id';
 import { connectToTemporal, installRuntime, serverOf } from './temporal-worker';
 
 const SWEEP_MS = 15_000;
@@ -147,21 +146,6 @@ async function drain(worker: {
 /** A worker that is being shut down already is left to it. */
 function shutDown(worker: Worker): void {
   if (worker.getState() === 'RUNNING') worker.shutdown();
-}
-
-interface Identity {
-  id: string;
-  /** Its age says until when this worker was last there. */
-  idFile: string;
-  lastAliveAt: Date;
-}
-
-/** Kept on disk, so that a restarted worker serves the same queue and finds its containers. */
-function readWorkerId(dir: string, cluster: string): Identity {
-  mkdirSync(dir, { recursive: true });
-  const idFile = join(dir, `${cluster}.id`);
-  if (!existsSync(idFile)) writeFileSync(idFile, randomUUID(), { flag: 'wx' });
-  return { id: readFileSync(idFile, 'utf8').trim(), idFile, lastAliveAt: statSync(idFile).mtime };
 }
 
 const NO_LIMIT = '365 days';
