@@ -42,3 +42,25 @@ describe('golden project files', () => {
     },
   );
 });
+
+const withUser = (user: string) =>
+  readProjectFile(
+    `timeout: 1\ntriggers: [{name: main, runs: [{name: work, container: a, script: work, container-user: '${user}'}]}]\nscripts: {work: '#!/bin/sh'}\n`,
+  );
+
+test.each(['-1', '0:-1', '+1', '99999999999', '0:2147483648', 'a b', 'a:b:c', ':1', '1:'])(
+  'P1 H11 container-user "%s", which no engine can start, is refused where the file is read',
+  (user) => {
+    expect(withUser(user)).toMatchObject({
+      kind: 'invalid',
+      problems: [{ path: 'triggers[0].runs[0].container-user', message: expect.stringMatching(/^write user|^a uid/) }],
+    });
+  },
+);
+
+test.each(['1000', '0:0', 'nobody', 'www-data:www-data', 'build.user', '2147483647'])(
+  'P1 container-user "%s" is taken',
+  (user) => {
+    expect(withUser(user).kind).not.toBe('invalid');
+  },
+);

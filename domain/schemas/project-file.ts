@@ -106,9 +106,22 @@ const Retry = z.strictObject({
   timeout: budget().describe('further attempts after a time-out of start, run or output, 0 to 10; default 0'),
 });
 
+const CONTAINER_USER = /^[^\s:\p{Cc}+-][^\s:\p{Cc}]*(?::[^\s:\p{Cc}+-][^\s:\p{Cc}]*)?$/u;
+/** The largest that an engine takes. */
+const MOST_UID = 2 ** 31 - 1;
+const containerUser = () =>
+  text(256)
+    .regex(CONTAINER_USER, 'write user, uid, user:group or uid:gid, without blanks; neither begins with "-" or "+"')
+    .refine(
+      (user) => user.split(':').every((part) => !/^\d+$/.test(part) || Number(part) <= MOST_UID),
+      `a uid or gid is ${MOST_UID} at most`,
+    );
+
 /** What a run says about its container, and what an override may say anew for some cells. */
 const settings = {
-  'container-user': text(256).optional().describe('user or uid[:gid] in the container; default: that of the image'),
+  'container-user': containerUser()
+    .optional()
+    .describe('user or uid[:gid] in the container; default: that of the image'),
   'container-entrypoint': z.string().max(4096).optional().describe('replaces that of the image; "" clears it'),
   privileged: flag().optional().describe('full access to the host, where the cluster allows it; default false'),
   'cap-add': Capabilities.optional().describe('Linux capabilities to add'),
