@@ -89,6 +89,8 @@ const ENGINE_CAUSE: Record<EngineErrorReason, Cause> = {
   'image-missing': 'image-missing',
   'checkout-failed': 'checkout-failed',
   'script-not-runnable': 'script-not-runnable',
+  'container-refused': 'container-refused',
+  'cannot-start': 'engine-unavailable',
   'disk-full': 'disk-full',
   'engine-unavailable': 'engine-unavailable',
   'no-such-container': 'container-lost',
@@ -102,6 +104,7 @@ const ENGINE_CAUSE: Record<EngineErrorReason, Cause> = {
 const BESIDE_CAUSE: Partial<Record<EngineErrorReason, Cause>> = {
   'image-missing': 'image-missing',
   'script-not-runnable': 'script-not-runnable',
+  'container-refused': 'container-refused',
   'disk-full': 'disk-full',
 };
 

@@ -1,7 +1,7 @@
 // Owns what every caller of dockerode needs: its errors in words, whether it answers, and the pull of an image.
 // Used by docker-engine.ts, docker-maker.ts, remote-docker.ts, container-shell.ts and workers/engines.ts.
 import type Dockerode from 'dockerode';
-import { EngineError } from './engine';
+import { EngineError, type EngineErrorReason } from './engine';
 
 /** With the pause between two hellos below the silence after which a worker does not count as there. */
 const ANSWER_LIMIT_MS = 6_000;
@@ -12,6 +12,20 @@ export const statusOf = (error: unknown): number | undefined => (error as { stat
 export function messageOf(error: unknown): string {
   const { json, message } = error as { json?: { message?: string }; message?: string };
   return (json?.message ?? message ?? String(error)).trim();
+}
+
+export function reasonOf(error: unknown, otherwise: EngineErrorReason): EngineErrorReason {
+  if (/no space left on device|disk quota exceeded/i.test(messageOf(error))) return 'disk-full';
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  if (['ENOSPC', 'EDQUOT'].includes(code)) return 'disk-full';
+  if (['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EACCES'].includes(code)) return 'engine-unavailable';
+  return otherwise;
+}
+
+export function translate(error: unknown, what: string, otherwise: EngineErrorReason = 'refused'): EngineError {
+  if (error instanceof EngineError) return error;
+  const reason = reasonOf(error, otherwise);
+  return new EngineError(reason, `${what}: ${messageOf(error)}`, { cause: error });
 }
 
 export const isRemoving = (error: unknown): boolean =>

@@ -3,10 +3,11 @@
 import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
-import { isRemoving, lacksImage, messageOf, pullImage, statusOf } from './docker-client';
+import { isRemoving, lacksImage, messageOf, pullImage, reasonOf, statusOf, translate } from './docker-client';
 import { followContainer } from './docker-log';
 import { endHeld, isOfTerminal, listHeld, openHeld } from './docker-terminal';
 import { logFileOf, LOG_DRIVER, pipesDirOf } from './docker-files';
+import { DockerProof } from './docker-proof';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
@@ -22,7 +23,6 @@ import type {
   ContainerExit,
   ContainerSpec,
   Engine,
-  EngineErrorReason,
   FollowOptions,
   FoundContainer,
   SpoolFile,
@@ -38,9 +38,6 @@ const LOG_CONFIG = { Type: LOG_DRIVER, Config: { 'max-size': '1024g', 'max-file'
 const NOBODY_LISTENS = ['ECONNREFUSED', 'ENOENT'];
 /** Every container of an attempt carries it. */
 const LABEL_RUN_ID = 'dev.slipway.run-id';
-/** What the engine says of a program or a user that the image does not have; anything else at a start is its own trouble. */
-const NOT_RUNNABLE =
-  /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
 const SPOOL = '/slipway';
 const FOLDERS = { H_REPO: '/repo', H_ARCHIVE: '/archive', H_SECRETS: '/secrets' };
@@ -51,6 +48,7 @@ export class DockerEngine implements Engine {
   /** Made by this process, and nobody has asked for their start yet. */
   private readonly unstarted = new Set<string>();
   private readonly starting = new Map<string, Promise<void>>();
+  private readonly proof: DockerProof;
 
   /**
    * @param docker connected client
@@ -64,6 +62,7 @@ export class DockerEngine implements Engine {
     private readonly life: { lastAliveAt?: Date; isElsewhere?: boolean } = {},
   ) {
     const { lastAliveAt = new Date() } = life;
+    this.proof = new DockerProof(docker, life.isElsewhere ? undefined : runsDir);
     this.waiter = new DockerWaiter(docker, { lastAliveAt, unreadFile: (name) => this.unreadFile(name) });
   }
 
@@ -161,8 +160,13 @@ export class DockerEngine implements Engine {
       if (lacksImage(error)) {
         throw new EngineError('image-missing', `image ${spec.image} is not on the host`, { cause: error });
       }
-      throw translate(error, `cannot create the container`);
+      throw await this.proof.judge(error, 'the container cannot be created', 'refused');
     }
+  }
+
+  /** Has a container of ours run here. @throws EngineError when the host can begin none, whatever a run asks for */
+  prove(): Promise<void> {
+    return this.proof.now();
   }
 
   /** One that is under way is joined: an engine may take long, and whoever supervises may change meanwhile. */
@@ -172,7 +176,7 @@ export class DockerEngine implements Engine {
     return underWay;
   }
 
-  private async startOnce(name: string): Promise<void> {
+  private async startOnce(name: string, isSecondTry = false): Promise<void> {
     // The engine would run an ended container once more; the script of an attempt is started once.
     const found = await this.find(name);
     if (found && found.state !== 'created') return;
@@ -187,12 +191,10 @@ export class DockerEngine implements Engine {
       if (statusOf(error) === 404 && /no such container/i.test(messageOf(error))) {
         throw new EngineError('no-such-container', `container ${name} is gone`, { cause: error });
       }
-      const isTheScript = NOT_RUNNABLE.test(messageOf(error));
-      throw translate(
-        error,
-        'the container cannot be started',
-        isTheScript ? 'script-not-runnable' : 'engine-unavailable',
-      );
+      const refusal = await this.proof.judge(error, 'the container cannot be started', 'engine-unavailable');
+      // What failed once may have been a moment's trouble of the host.
+      if (refusal.reason !== 'container-refused' || isSecondTry) throw refusal;
+      await this.startOnce(name, true);
     }
   }
 
@@ -374,23 +376,9 @@ function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
   };
 }
 
-function reasonOf(error: unknown, otherwise: EngineErrorReason): EngineErrorReason {
-  if (/no space left on device|disk quota exceeded/i.test(messageOf(error))) return 'disk-full';
-  const code = (error as NodeJS.ErrnoException).code ?? '';
-  if (['ENOSPC', 'EDQUOT'].includes(code)) return 'disk-full';
-  if (['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EACCES'].includes(code)) return 'engine-unavailable';
-  return otherwise;
-}
-
 function asSpoolError(name: string, error: unknown): EngineError {
   if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
     return new EngineError('no-such-container', `a file that passes to or from ${name} is gone`);
   }
   return translate(error, `cannot get at the files that pass to and from ${name}`);
-}
-
-function translate(error: unknown, what: string, otherwise: EngineErrorReason = 'refused'): EngineError {
-  if (error instanceof EngineError) return error;
-  const reason = reasonOf(error, otherwise);
-  return new EngineError(reason, `${what}: ${messageOf(error)}`, { cause: error });
 }

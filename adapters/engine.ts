@@ -70,9 +70,12 @@ export interface ArchivedFile {
   open(): AsyncIterable<Uint8Array>;
 }
 
+/** `cannot-start`: it says itself that it has begun nothing and can begin nothing now; `engine-unavailable`: nobody knows. */
 export type EngineErrorReason =
   | 'image-missing'
   | 'script-not-runnable'
+  | 'container-refused'
+  | 'cannot-start'
   | 'disk-full'
   | 'engine-unavailable'
   | 'no-such-container'

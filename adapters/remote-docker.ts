@@ -54,6 +54,10 @@ export class RemoteDockerEngine implements Engine {
     return this.folders.probe();
   }
 
+  async prove(): Promise<void> {
+    await this.docker.prove();
+  }
+
   pull(reference: string): Promise<void> {
     return this.docker.pull(reference);
   }

@@ -20,6 +20,7 @@ const CAUSES: Record<Cause, { outcome: Outcome; budget?: keyof RetryBudget }> = 
   'image-missing': { outcome: 'errored' },
   'checkout-failed': { outcome: 'errored', budget: 'infrastructure' },
   'script-not-runnable': { outcome: 'errored' },
+  'container-refused': { outcome: 'errored' },
   'disk-full': { outcome: 'errored', budget: 'infrastructure' },
   'engine-unavailable': { outcome: 'errored', budget: 'infrastructure' },
   'container-lost': { outcome: 'errored', budget: 'infrastructure' },

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import Dockerode from 'dockerode';
 import { requireAnswer } from '../adapters/docker-client';
 import { DockerEngine } from '../adapters/docker-engine';
-import type { ContainerExit } from '../adapters/engine';
+import type { ContainerExit, ContainerSpec, EngineError } from '../adapters/engine';
 import { HoldingProxy } from './setup/holding-proxy';
 import { TEST_IMAGE } from './setup/house';
 import { PrivateEngine } from './setup/private-engine';
@@ -24,6 +24,8 @@ afterAll(async () => {
   rmSync(runsDir, { recursive: true, force: true });
 }, 60_000);
 
+const PLAIN = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
+
 /** A worker process as the engine sees it. */
 const worker = (lastAliveAt?: Date, docker = real.docker): DockerEngine =>
   new DockerEngine(docker, runsDir, { lastAliveAt });
@@ -32,15 +34,7 @@ async function create(engine: DockerEngine, script: string): Promise<string> {
   const name = `slipway-away-${names.length}`;
   names.push(name);
   const runDir = await engine.makeRunDir(name, `#!/bin/sh\n${script}\n`);
-  const none = {
-    env: {},
-    privileged: false,
-    capAdd: [],
-    capDrop: [],
-    resources: {},
-    labels: { 'dev.slipway.run-id': name },
-  };
-  await engine.create({ ...none, name, image: TEST_IMAGE, runDir });
+  await engine.create({ ...PLAIN, labels: { 'dev.slipway.run-id': name }, name, image: TEST_IMAGE, runDir });
   return name;
 }
 
@@ -205,6 +199,58 @@ test('H11 an engine whose containerd hangs is none that answers, though it lists
     real.signalContainerd('SIGCONT');
   }
   await requireAnswer(real.docker);
+}, 60_000);
+
+/** @returns the reason for which it does not start; undefined: it does */
+async function whyNotStarted(engine: DockerEngine, more: Partial<ContainerSpec>): Promise<string | undefined> {
+  const name = `slipway-away-${names.length}`;
+  names.push(name);
+  const runDir = await engine.makeRunDir(name, '#!/bin/sh\ntrue\n');
+  try {
+    await engine.create({ ...PLAIN, name, image: TEST_IMAGE, runDir, ...more });
+    await engine.start(name);
+    return undefined;
+  } catch (error) {
+    return (error as EngineError).reason;
+  } finally {
+    await engine.remove(name);
+  }
+}
+
+test.each<[string, Partial<ContainerSpec>, string]>([
+  ['a user out of range', { user: '-1' }, 'container-refused'],
+  ['a group out of range', { user: '0:99999999999' }, 'container-refused'],
+  ['an unknown user', { user: 'nobody-here' }, 'script-not-runnable'],
+  ['a user who is called as a full disk is', { user: 'no space left on device' }, 'script-not-runnable'],
+  ['a user who is called as an engine in trouble is', { user: 'containerd' }, 'script-not-runnable'],
+  ['a capability that does not exist', { capAdd: ['FOO'] }, 'container-refused'],
+  ['more processors than there are', { resources: { cpus: 1024 } }, 'container-refused'],
+  ['less memory than a container takes', { resources: { memoryBytes: 1000 } }, 'container-refused'],
+])('H11 %s is the fault of who asks for it, and the host is well', async (_what, more, reason) => {
+  const engine = worker();
+
+  expect(await whyNotStarted(engine, more)).toBe(reason);
+
+  await engine.prove();
+  expect(await real.docker.listContainers({ all: true, filters: { name: ['slipway-proof'] } })).toEqual([]);
+});
+
+test('H11 an engine that answers and can start nothing says so of any container, and starts the same one once it is repaired', async () => {
+  const engine = worker();
+  const name = await create(engine, SCRIPT);
+  real.breakRuntime();
+  try {
+    await expect(engine.start(name)).rejects.toMatchObject({ reason: 'cannot-start' });
+    expect(await whyNotStarted(engine, { user: '-1' })).toBe('cannot-start');
+    await expect(engine.prove()).rejects.toMatchObject({ reason: 'cannot-start' });
+  } finally {
+    real.repairRuntime();
+  }
+  await engine.prove();
+  await engine.start(name);
+
+  await waitFor(() => existsSync(join(runsDir, name, 'archive', 'starts')), { what: 'the script has begun' });
+  expect(startsOf(name)).toBe('started\n');
 }, 60_000);
 
 /** As an engine leaves it that is killed after containerd began the container and before the engine had noted that. */

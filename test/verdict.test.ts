@@ -39,6 +39,7 @@ test('B10 every cause stands for exactly one outcome, and every outcome has a ca
     'needs-not-met': 'skipped',
     'image-missing': 'errored',
     'script-not-runnable': 'errored',
+    'container-refused': 'errored',
     'checkout-failed': 'errored',
     'disk-full': 'errored',
     'engine-unavailable': 'errored',

@@ -31,6 +31,7 @@ export const Cause = z.enum([
   'image-missing',
   'checkout-failed',
   'script-not-runnable',
+  'container-refused',
   'disk-full',
   'engine-unavailable',
   'container-lost',

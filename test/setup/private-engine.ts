@@ -2,7 +2,17 @@
 // Called by the crash matrix and the soak. Containers have no network there, so nothing of the machine's is touched. Needs root.
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -17,12 +27,15 @@ export class PrivateEngine {
   readonly docker = new Dockerode({ socketPath: this.socket });
   /** The container of each start, as the engine itself told of them, over all its restarts. */
   readonly starts: { id: string; name: string }[] = [];
+  /** What starts containers below the engine: a program of its own, which a test may take away. */
+  private readonly runtime = join(this.dir, 'runtime');
   private server: ChildProcess | undefined;
   private containerd: ChildProcess | undefined;
 
   /** Starts one that keeps containers alive over its own death and has the test image. */
   static async open(): Promise<PrivateEngine> {
     const engine = new PrivateEngine();
+    writeFileSync(engine.runtime, '#!/bin/sh\nexec runc "$@"\n', { mode: 0o755 });
     await engine.start();
     await makeStarterImage(engine.docker, () => undefined, TEST_IMAGE);
     return engine;
@@ -40,6 +53,7 @@ export class PrivateEngine {
     await waitFor(() => existsSync(below), { what: 'containerd listens' });
     const places = ['data', 'exec'].flatMap((name) => [`--${name}-root`, join(this.dir, name)]);
     const args = ['--live-restore', '-H', `unix://${this.socket}`, ...places, '--pidfile', join(this.dir, 'pid')];
+    args.push('--add-runtime', `own=${this.runtime}`, '--default-runtime', 'own');
     const options = [...args, '--containerd', below, '--bridge=none', '--iptables=false'];
     // In a network of its own: without a bridge, an engine removes the one of the machine's engine.
     this.server = spawn('unshare', ['--net', 'dockerd', ...options], { stdio: ['ignore', log, log] });
@@ -67,6 +81,15 @@ export class PrivateEngine {
   startedTwice(): string[] {
     const names = this.starts.map(({ name }) => name);
     return names.filter((name, at) => names.indexOf(name) < at);
+  }
+
+  /** From now on it answers as before, and can start no container. */
+  breakRuntime(): void {
+    renameSync(this.runtime, `${this.runtime}.away`);
+  }
+
+  repairRuntime(): void {
+    renameSync(`${this.runtime}.away`, this.runtime);
   }
 
   signalContainerd(signal: NodeJS.Signals): void {
