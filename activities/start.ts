@@ -1,6 +1,8 @@
 // Owns the start of an attempt: what is there already is adopted, else all that it needs is made ready on its hosts, and
 // its script started once. Called by supervise.ts.
 import { DEFAULT_LIMITS } from '../domain/build-input';
+import { isCommitId } from '../domain/repository';
+import type { Checkout } from '../domain/schemas/plan';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerSpec, Engine, EngineError, FoundContainer } from '../adapters/engine';
 import type { AttemptApi } from '../adapters/worker-api';
@@ -89,15 +91,34 @@ async function makeReady(
   return own.value;
 }
 
-async function create({ engine, worker, beside }: SupervisePorts, lease: Lease, at: Named & Given): Promise<string> {
+async function create(
+  { engine, api, worker, beside }: SupervisePorts,
+  lease: Lease,
+  at: Named & Given,
+): Promise<string> {
   const { checkout, script, hosts } = lease.spec;
   const runDir = await engine.makeRunDir(at.name, script, hosts && SLIPWAY_PROGRAM);
-  const commit = checkout && (await engine.checkOut(at.name, checkout, at.given));
+  const commit = checkout && (await checkOutOnce({ engine, api }, checkout, at));
   const spec = containerSpec(worker, lease, { ...at, runDir, host: lease.host });
   const env = { ...spec.env, ...besideEnv(beside), ...(commit === undefined ? {} : { GIT_SHA: commit }) };
   // An image that was made on another host has no name in a registry; there the reference of the plan is all there is.
   const image = lease.image.startsWith('sha256:') ? lease.spec.container : lease.image;
   return createFrom(engine, { ...spec, env, image: lease.image }, { image, given: at.given });
+}
+
+/**
+ * Puts the tree into /repo: of the commit that the lease names, else of what its ref is now, if no other run of the build
+ * was first to look; then of what that one found. Killed at any point, it is done again with the same end.
+ */
+async function checkOutOnce(
+  { engine, api }: Pick<SupervisePorts, 'engine' | 'api'>,
+  checkout: Checkout,
+  at: Named & Given,
+): Promise<string> {
+  const found = await engine.checkOut(at.name, checkout, at.given);
+  if (isCommitId(checkout.ref)) return found;
+  const commit = await api.freeze(found, at.given);
+  return commit === found ? found : engine.checkOut(at.name, { ...checkout, ref: commit }, at.given);
 }
 
 async function createBeside(

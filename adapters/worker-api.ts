@@ -10,7 +10,7 @@ import type { TokenSigner } from './cluster-keys';
 import type { ArchivedFile } from './engine';
 import type { z } from 'zod';
 
-export type WorkerApiErrorReason = 'fenced' | 'disk-full' | 'refused';
+export type WorkerApiErrorReason = 'fenced' | 'disk-full' | 'unknown-call' | 'refused';
 
 /** The API said no, for good. */
 export class WorkerApiError extends Error {
@@ -26,6 +26,8 @@ export class WorkerApiError extends Error {
 /** What one attempt's lease holder can say. */
 export interface AttemptApi {
   progress(progress: shapes.Progress, signal?: AbortSignal): Promise<void>;
+  /** Says what the ref of its run was found to be. @returns the commit that counts for its build */
+  freeze(commit: string, signal?: AbortSignal): Promise<string>;
   /** @returns where the log ends now */
   appendLog(startByte: number, bytes: Buffer, signal?: AbortSignal): Promise<number>;
   putArtifact(file: ArchivedFile, signal?: AbortSignal): Promise<shapes.Stored>;
@@ -110,6 +112,14 @@ export class WorkerApi {
     return {
       progress: async (progress, signal) => {
         await this.call({ method: 'POST', path: path('progress'), json: progress, signal });
+      },
+      freeze: async (commit, signal) => {
+        const call: Call = { method: 'POST', path: path('commit'), json: { commit }, signal };
+        // A server of an earlier version freezes nothing.
+        const kept = await this.read(shapes.FoundCommit, call).catch((error: unknown) =>
+          unlessUnknown(error, { commit }),
+        );
+        return kept.commit;
       },
       appendLog: async (startByte, bytes, signal) => {
         const call: Call = { method: 'POST', path: path('log', `&offset=${startByte}`), body: () => bytes, signal };
@@ -223,10 +233,17 @@ function anyOf(limit: AbortSignal, signal: AbortSignal | undefined): AbortSignal
   return signal ? AbortSignal.any([limit, signal]) : limit;
 }
 
+function unlessUnknown<T>(error: unknown, instead: T): T {
+  if (error instanceof WorkerApiError && error.reason === 'unknown-call') return instead;
+  throw error;
+}
+
 function refusal(status: number, text: string): WorkerApiError {
   const detail = detailOf(text) ?? `HTTP ${status}`;
   if (status === 409) return new WorkerApiError('fenced', detail);
   if (status === 507) return new WorkerApiError('disk-full', detail);
+  if (status === 404 && text.includes('urn:slipway:problem:unknown-route'))
+    return new WorkerApiError('unknown-call', detail);
   return new WorkerApiError('refused', detail);
 }
 

@@ -12,6 +12,7 @@ import type { Client } from './client';
 import { CommandError, EXIT, readDefinition, readParams, readPlace, requireRunPlace, type Output } from './context';
 import { followBuild, printVerdict, sayGaps } from './follow';
 import { elapsed, paint, paintStatus, table } from './print';
+import { shortCommit } from '../domain/repository';
 
 /** Prints every problem of a project file. */
 export function validate(path: string, output: Output): number {
@@ -188,6 +189,7 @@ export async function builds(
       `${build.counts.passed}/${build.counts.total} passed`,
       elapsed(build.createdAt, build.finishedAt),
       build.createdAt,
+      build.commits.map(({ commit }) => shortCommit(commit)).join(' '),
       build.reason,
     ]);
     output.out(table(rows));

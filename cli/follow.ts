@@ -113,6 +113,9 @@ export async function printVerdict(client: Client, build: Build, output: Output)
   output.err(
     `${build.project} #${build.number} ${paintStatus(build.status)}: ${counts.passed} of ${counts.total} runs passed in ${took}${build.reruns > 0 ? ` (rerun ${build.reruns})` : ''}`,
   );
+  for (const { url, ref, commit } of build.commits) {
+    output.err(`commit ${commit}${ref === commit ? '' : ` (${ref})`} of ${url}`);
+  }
   output.err(`page   ${build.urls.page}`);
   output.err(`trace  ${build.urls.trace}`);
 }

@@ -7,6 +7,9 @@ import type { RepositoryEntry } from './schemas/project-file';
 /** Whether it is the whole id of a commit, SHA-1 or SHA-256. Anything shorter may be the name of a branch as well. */
 export const isCommitId = (text: string): boolean => /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/i.test(text);
 
+/** Enough of a commit to know it by. */
+export const shortCommit = (commit: string): string => commit.slice(0, 10);
+
 const URL_FORM = /^(?:(?:https?|ssh|git|file):\/\/|[\w.-]+@[\w.-]+:)[^\s\p{Cc}\p{Surrogate}]+$/u;
 const MAX_URL_CHARACTERS = 2048;
 const MAX_REF_CHARACTERS = 256;

@@ -1,7 +1,8 @@
 // Proves the HTTP API: triggers, numbers, refusals, logs, live logs, artifacts, readiness, and what a killed process keeps.
 // Three real API processes on one embedded database and a real Temporal; the worker is this test, by the worker's own API.
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { request as httpRequest } from 'node:http';
+import { createServer, request as httpRequest } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { Client, Connection } from '@temporalio/client';
@@ -223,6 +224,68 @@ describe('a trigger', () => {
     }
     expect(listed).toEqual(range(500).reverse());
   }, 120_000);
+});
+
+describe('the commit of a build', () => {
+  const url = 'https://git.example.org/app.git';
+  const definition = `repository: { url: '${url}', ref: main }\n${DEFINITION}`;
+  const [first, second] = ['1'.repeat(40), '2'.repeat(40)];
+
+  test('B14 is what its first run found, on every copy of the API, and is said with the lease and shown', async () => {
+    const project = await newProject(definition);
+    const held = await takeRun(project);
+    const { attempt, run } = held;
+    const kept = await attempt.freeze(first);
+    const again = await fetch(`${apiUrl(1)}${held.path}/commit?token=${held.token}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${await sign()}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ commit: second }),
+    });
+    const runId = await runIdOf(project, run.build);
+    const lease = await workerApi(2).lease({ runId, attempt: 1, worker: worker.id });
+    const build = shapes.Build.parse(await house.call('GET', `/v1/projects/${project}/builds/${run.build}`));
+
+    expect([run.commit, run.spec.checkout?.ref]).toEqual([null, 'main']);
+    expect([kept, await again.json()]).toEqual([first, { commit: first }]);
+    expect(lease).toMatchObject({ spec: { checkout: { url, ref: first }, env: { GIT_REF: 'main' } } });
+    expect(build.commits).toEqual([{ url, ref: 'main', commit: first }]);
+    expect(build.runs.map(({ commit }) => commit)).toEqual([first]);
+    await expect(attempt.freeze('main')).rejects.toMatchObject({ reason: 'refused' });
+  });
+
+  test('B14 of a caller is there with the answer, and one that cannot be obeyed is refused before a number is used', async () => {
+    const project = await newProject(definition);
+    const refused = await postBuild(project, { body: { params: { GIT_SHA: 'main' } } });
+    const secret = await postBuild(project, { body: { params: { GIT_URL: 'https://me:s3cr3t@example.org/x' } } });
+    const taken = await postBuild(project, { body: { params: { GIT_SHA: second, GIT_URL: 'git@example.org:fork' } } });
+
+    expect((await expectRefusal(refused, 422, 'no-plan')).detail).toMatch(/^GIT_SHA: write the whole id of a commit/);
+    expect(JSON.stringify(await expectRefusal(secret, 422, 'no-plan'))).not.toContain('s3cr3t');
+    const summary = shapes.BuildSummary.parse(await taken.json());
+    const commits = [{ url: 'git@example.org:fork', ref: second, commit: second }];
+    expect(summary).toMatchObject({ number: 1, commits });
+    expect(await house.call('GET', summary.urls.self)).toMatchObject({ commits, runs: [{ commit: second }] });
+  });
+
+  test('B14 is what a worker found itself, where the server is of a version that freezes nothing', async () => {
+    const server = createServer((_request, response) => {
+      const problem = {
+        type: 'urn:slipway:problem:unknown-route',
+        title: '',
+        status: 404,
+        detail: 'not part of the API',
+      };
+      response.writeHead(404, { 'content-type': 'application/problem+json' }).end(JSON.stringify(problem));
+    });
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    const { port } = server.address() as AddressInfo;
+    const api = new WorkerApi(`http://127.0.0.1:${port}`, sign, () => undefined);
+    const kept = await api.attempt({ runId: randomUUID(), attempt: 1, token: 1 }).freeze(first);
+    server.close();
+    server.closeAllConnections();
+
+    expect(kept).toBe(first);
+  });
 });
 
 describe('a project', () => {

@@ -64,6 +64,7 @@ const attemptApi: AttemptApi = {
   progress: async (progress) => {
     if (progress.state === 'running') started.push(RUN);
   },
+  freeze: async (commit) => commit,
   appendLog: async (start, bytes) => start + bytes.length,
   putArtifact: async (file) => ({ path: file.path, sizeBytes: file.sizeBytes, digest: '' }) as never,
   result: async () => ({ isHeld: false }),

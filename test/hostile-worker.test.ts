@@ -143,6 +143,7 @@ describe.each(WAYS)('%s', (way, at) => {
         const progress = { state: 'collecting', containerId: 'mine', imageDigest: 'mine' };
         const result = { cause: 'ok', message: '', exitCode: 0 };
         expect(await say('progress', { json: progress })).toBe('403 foreign-attempt');
+        expect(await say('commit', { json: { commit: '1'.repeat(40) } })).toBe('403 foreign-attempt');
         expect(await say('log?offset=0', { body: 'lies\n' })).toBe('403 foreign-attempt');
         expect(await say('log?offset=1000000', { body: 'lies\n' })).toBe('403 foreign-attempt');
         expect(await say('artifacts?path=starts', { body: 'lies\n' }, 'PUT')).toBe('403 foreign-attempt');

@@ -25,6 +25,7 @@ function run(
     waiting: null,
     attempt: 1,
     exitCode: 0,
+    commit: null,
     placement: { reason: 'the only one', pinned: false },
     cluster: 'local',
     host: 'host-1',

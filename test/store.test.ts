@@ -18,6 +18,7 @@ import {
   readBuild,
   requestBuildCancel,
 } from '../adapters/store/builds';
+import { freezeCommit } from '../adapters/store/commits';
 import { buildsToDispatch, cancelsToDeliver, markCancelDelivered, markDispatched } from '../adapters/store/deliveries';
 import { sweepOutbox } from '../adapters/outbox';
 import type { BuildToStart, Temporal } from '../adapters/temporal';
@@ -41,6 +42,7 @@ import { planOnDemand } from '../adapters/store/on-demand';
 import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
+import { beginRerun } from '../adapters/store/reruns';
 import {
   closeAttempt,
   closeRuns,
@@ -998,6 +1000,86 @@ describe.each(STORES)('on %s', (name, start) => {
         expect([(await runOf(row.id)).outcome, attempt?.outcome]).toEqual([expected, expected]);
         if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(FencedError);
       }
+    });
+  });
+
+  describe('commits', () => {
+    const url = 'https://git.example.org/app.git';
+    const commitAt = (digit: number): string => String(digit).repeat(40);
+    const of = (name: string, ref = 'main', from = url) =>
+      plannedRun(name, { checkout: { url: from, ref, submodules: true, lfs: true } });
+    /** A build whose runs all hold a lease. */
+    async function heldRuns(...runs: ReturnType<typeof plannedRun>[]) {
+      const { row, runIds, cluster } = await makeBuild(db, { runs });
+      const worker = await addHost(cluster, 'host', runs.length);
+      const holders: Holder[] = [];
+      for (const runId of runIds) {
+        const { token } = await granted(runId, worker);
+        holders.push({ runId, attempt: 1, token, cluster });
+      }
+      return { row, runIds, worker, holders };
+    }
+    const refOf = async (runId: string, worker: string, attempt = 1): Promise<string | undefined> =>
+      (await granted(runId, worker, attempt)).spec.checkout?.ref;
+
+    test('B14 of 20 runs that found other commits at once the first counts for all, and every later lease says it', async () => {
+      const { row, runIds, worker, holders } = await heldRuns(...range(20).map((at) => of(`run-${at}`)));
+      const before = await refOf(runIds[0]!, worker);
+      const renewed = { ...holders[0]!, token: (await granted(runIds[0]!, worker)).token };
+      const kept = await Promise.all(
+        [renewed, ...holders.slice(1)].map((holder, at) => freezeCommit(pool(at), holder, commitAt(at % 10))),
+      );
+
+      expect(before).toBe('main');
+      expect(new Set(kept).size).toBe(1);
+      for (const runId of runIds) expect(await refOf(runId, worker)).toBe(kept[0]);
+      expect((await readBuild(db, row.project, row.number))?.commits).toEqual([{ url, ref: 'main', commit: kept[0] }]);
+      expect(new Set((await listRuns(db, row.id)).map(({ commit }) => commit))).toEqual(new Set([kept[0]]));
+    });
+
+    test('B14 B8 a further attempt and a rerun get the commit of the first', async () => {
+      const { row, runIds, worker, holders } = await heldRuns(of('work'));
+      const [runId, holder] = [runIds[0]!, holders[0]!];
+      await freezeCommit(db, holder, commitAt(1));
+      await closeAttempt(db, { runId, number: 1, cause: 'host-lost', message: 'silent' });
+      const second = await granted(runId, worker, 2);
+      await recordResult(db, { ...holder, attempt: 2, token: second.token }, ok);
+      await releaseLease(db, { ...holder, attempt: 2, token: second.token });
+      await finishBuild(db, row.id);
+      await beginRerun(db, row.id, { runs: 'all' });
+
+      expect(second.spec.checkout?.ref).toBe(commitAt(1));
+      expect(await refOf(runId, worker, 3)).toBe(commitAt(1));
+    });
+
+    test('B14 each repository, each ref and each build has a commit of its own', async () => {
+      const other = 'git@git.example.org:other.git';
+      const { row, holders } = await heldRuns(of('a'), of('b', 'dev'), of('c', 'main', other));
+      const next = await heldRuns(of('a'));
+      const kept = await Promise.all(holders.map((holder, at) => freezeCommit(db, holder, commitAt(at))));
+
+      expect(kept).toEqual([0, 1, 2].map(commitAt));
+      expect(await freezeCommit(db, next.holders[0]!, commitAt(7))).toBe(commitAt(7));
+      expect((await listRuns(db, row.id)).map(({ commit }) => commit)).toEqual(kept);
+    });
+
+    test('B14 a commit that was asked for is frozen from the start, and nobody can freeze another', async () => {
+      const { row, runIds, worker, holders } = await heldRuns(of('a', commitAt(5)), of('b', commitAt(5)), of('c'));
+
+      expect(row.commits).toEqual([{ url, ref: commitAt(5), commit: commitAt(5) }]);
+      expect(await freezeCommit(db, holders[1]!, commitAt(6))).toBe(commitAt(5));
+      expect(await refOf(runIds[0]!, worker)).toBe(commitAt(5));
+      expect((await runOf(row.id, 2)).commit).toBeNull();
+    });
+
+    test('B14 B6 only who holds the attempt freezes, and only what its run checks out', async () => {
+      const { row, holders } = await heldRuns(of('a'), plannedRun('none'));
+      const [holder, none] = holders;
+      for (const wrong of [none!, { ...holder!, token: holder!.token + 1_000 }, { ...holder!, cluster: 'foreign' }]) {
+        await expect(freezeCommit(db, wrong, commitAt(1))).rejects.toBeInstanceOf(FencedError);
+      }
+
+      expect((await readBuild(db, row.project, row.number))?.commits).toEqual([]);
     });
   });
 

@@ -129,6 +129,7 @@ function statusOf(shown: Shown): Status {
     started_at: null,
     finished_at: null,
     counts: shown.counts,
+    commits: [],
   };
   return viewBuild(row, { base: '', temporalUi: '', namespace: 'default' }).status;
 }

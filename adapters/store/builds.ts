@@ -7,6 +7,7 @@ import { askOf } from '../../domain/host-tag';
 import { judgeBuild } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
+import { COMMITS, plannedCommits, type FrozenCommit } from './commits';
 import type { Database } from './connect';
 import type { Tables } from './tables';
 
@@ -46,6 +47,7 @@ export interface BuildRow {
   started_at: Date | null;
   finished_at: Date | null;
   counts: Record<string, number>;
+  commits: FrozenCommit[];
 }
 export type CreatedBuild =
   | { kind: 'created'; number: number; createdAt: Date }
@@ -102,6 +104,10 @@ function insertBuild(db: Database, build: NewBuild) {
       select r.id, built.id, r.position, r.name, r.spec, r.cluster, r.placement, r.priority, r.host_tag
       from built, json_to_recordset(${JSON.stringify(runs)}::json)
         as r (id uuid, position int, name text, spec json, cluster text, placement jsonb, priority int, host_tag text)
+    ), frozen as (
+      insert into commits (build_id, url, ref, commit)
+      select built.id, c.url, c.ref, c.commit
+      from built, json_to_recordset(${JSON.stringify(plannedCommits(build.plan))}::json) as c (url text, ref text, commit text)
     )
     select number, created_at from built`.execute(db);
 }
@@ -148,7 +154,10 @@ const COLUMNS = [
 ] as const;
 
 function selectBuilds(db: Database): SelectQueryBuilder<Tables, 'builds', BuildRow> {
-  return db.selectFrom('builds').select(COLUMNS).select(COUNTS.as('counts'));
+  return db
+    .selectFrom('builds')
+    .select(COLUMNS)
+    .select([COUNTS.as('counts'), COMMITS.as('commits')]);
 }
 
 export async function readBuild(db: Database, project: string, number: number): Promise<BuildRow | undefined> {

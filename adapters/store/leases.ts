@@ -14,6 +14,7 @@ import type { HostBeside } from '../../domain/schemas/worker-api';
 import type { Cause, RunState } from '../../domain/schemas/words';
 import { findBeside, grantBeside } from './beside';
 import { RULES, whyClosed } from './clusters';
+import { commitOf, specAt } from './commits';
 import type { Database } from './connect';
 import { isHeld } from './holds';
 import { listOffers, LIVE_STATES } from './hosts';
@@ -98,6 +99,7 @@ interface LockedRun {
   number: number;
   name: string;
   spec: PlannedRun;
+  commit: string | null;
   cluster: string;
   placement: Placement;
   organisation: string | null;
@@ -112,7 +114,7 @@ interface LockedRun {
 
 async function lockRun(tx: Transaction<Tables>, runId: string): Promise<LockedRun | undefined> {
   const { rows } = await sql<LockedRun>`
-    select r.id, r.build_id, b.project, b.number, r.name, r.spec, r.cluster, r.placement, p.organisation, r.state, r.cause,
+    select r.id, r.build_id, b.project, b.number, r.name, r.spec, ${commitOf('r')} as commit, r.cluster, r.placement, p.organisation, r.state, r.cause,
       r.attempt, (b.cancel_requested_at is not null or r.cancel_requested_at is not null) as cancelled,
       ${READY_AT} as ready_at, ${WAITED}
     from runs r join builds b on b.id = r.build_id join projects p on p.name = b.project
@@ -242,7 +244,7 @@ function grantOf(run: LockedRun, live: LiveLease, beside: HostBeside[] = []): Gr
     project: run.project,
     build: run.number,
     run: run.name,
-    spec: specForWorker(run.spec),
+    spec: specForWorker(specAt(run.spec, run.commit)),
     host: live.host,
     ...(live.reach ? { reach: live.reach } : {}),
     ...(beside.length > 0 ? { beside } : {}),

@@ -348,4 +348,14 @@ export const MIGRATIONS: Record<string, Migration> = {
       primary key (shell, side, start_byte)
     );
   `),
+  '0009-commits': statements(`
+    create table commits (
+      build_id uuid not null references builds (id),
+      url text not null,
+      ref text not null,
+      commit text not null,
+      frozen_at timestamptz not null default now(),
+      primary key (build_id, url, ref)
+    );
+  `),
 };

@@ -8,6 +8,7 @@ import { outcomeOf } from '../../domain/verdict';
 import type { LogGap } from '../../domain/schemas/api';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
+import { commitOf } from './commits';
 import type { Database } from './connect';
 import { lostOutput } from './holders';
 import { LIVE, SILENT_AFTER_MS } from './hosts';
@@ -18,6 +19,8 @@ export interface RunRow {
   id: string;
   name: string;
   spec: PlannedRun;
+  /** That its checkout is of; null: it has none, or nobody has looked yet. */
+  commit: string | null;
   cluster: string;
   placement: Placement;
   state: RunState;
@@ -93,7 +96,8 @@ function selectRuns(db: Database) {
       'attempts.started_at',
       'attempts.cause as attempt_cause',
       'attempts.message as attempt_message',
-    ]);
+    ])
+    .select(commitOf('runs').as('commit'));
 }
 
 /** All runs of a build in plan order, each with the facts of its newest attempt. */

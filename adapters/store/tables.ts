@@ -55,6 +55,13 @@ export interface Tables {
     started_at: NullableInstant;
     finished_at: NullableInstant;
   };
+  commits: {
+    build_id: string;
+    url: string;
+    ref: string;
+    commit: string;
+    frozen_at: Instant;
+  };
   runs: {
     id: string;
     build_id: string;

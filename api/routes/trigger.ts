@@ -5,6 +5,7 @@ import { Router, type Request } from 'express';
 import { dispatchBuild } from '../../adapters/outbox';
 import { planDigest } from '../../adapters/plan-digest';
 import { createBuild, readBuild, type NewBuild } from '../../adapters/store/builds';
+import { MOST_COMMITS_SHOWN, plannedCommits } from '../../adapters/store/commits';
 import type { BuildToStart } from '../../adapters/temporal';
 import { MINUTE_MS } from '../../domain/build-input';
 import type { Plan } from '../../domain/schemas/plan';
@@ -116,6 +117,7 @@ function firstView(
     started_at: null,
     finished_at: null,
     counts: { queued: build.plan.runs.length },
+    commits: plannedCommits(build.plan).slice(0, MOST_COMMITS_SHOWN),
   };
   return viewBuild(row, context.links);
 }

@@ -6,6 +6,7 @@ import express, { Router, type Request, type ErrorRequestHandler, type RequestHa
 import { lookup } from 'mime-types';
 import { z } from 'zod';
 import { appendLog } from '../../adapters/log-store';
+import { freezeCommit } from '../../adapters/store/commits';
 import { recordArtifact } from '../../adapters/store/logs';
 import {
   FencedError,
@@ -76,11 +77,14 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.post(`${attempt}/progress`, async (request, response) => {
     const { startedAt, ...progress } = shapes.Progress.parse(request.body);
-    await recordProgress(context.db, holderOf(request, response), {
-      ...progress,
-      startedAt: startedAt ? new Date(startedAt) : undefined,
-    });
+    const started = startedAt === undefined ? undefined : new Date(startedAt);
+    await recordProgress(context.db, holderOf(request, response), { ...progress, startedAt: started });
     response.json({});
+  });
+
+  router.post(`${attempt}/commit`, async (request, response) => {
+    const { commit } = shapes.FoundCommit.parse(request.body);
+    response.json({ commit: await freezeCommit(context.db, holderOf(request, response), commit) });
   });
 
   router.post(

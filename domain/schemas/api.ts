@@ -106,6 +106,19 @@ export const BuildSummary = z.strictObject({
   reason: z.string(),
   params: z.record(z.string(), z.string()),
   planDigest: z.string(),
+  commits: z
+    .array(
+      z.strictObject({
+        url: z.string(),
+        ref: z
+          .string()
+          .describe('branch, tag or whole ref that was looked up; the commit itself where a commit was given'),
+        commit: z.string().describe('whole id, the same for every run, attempt and rerun of the build'),
+      }),
+    )
+    .describe(
+      'what its repositories are checked out at, in the order of their first use, 20 at most; empty: not known yet',
+    ),
   counts: RunCounts,
   reruns: count.describe('how often it was run again, 0 at first'),
   createdAt: instant,
@@ -132,6 +145,10 @@ export const RunSummary = z.strictObject({
   waiting: z.string().nullable().describe('why it does not run yet, one sentence; null when it does or is finished'),
   attempt: count.describe('number of the newest attempt, 0 before the first'),
   exitCode: z.number().int().nullable(),
+  commit: z
+    .string()
+    .nullable()
+    .describe('that its checkout is of; null: it has none, or its ref was not looked up yet'),
   cluster: z.string(),
   placement: z.strictObject({
     reason: z.string().describe('why it is in this cluster'),

@@ -144,6 +144,11 @@ export const Progress = z.strictObject({
 });
 export type Progress = z.infer<typeof Progress>;
 
+/** What a worker found for the ref of its run, and the commit that counts for its build. */
+export const FoundCommit = z.strictObject({
+  commit: z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/, 'must be the whole id of a commit'),
+});
+
 export const LogEnd = z.strictObject({ bytes: count.describe('where the log ends now; go on from there') });
 
 export const Result = z.strictObject({

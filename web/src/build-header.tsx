@@ -1,7 +1,8 @@
-// Owns the verdict line of a build: status, cause, what started it, how long, where its traces are, and the cancel button.
+// Owns the verdict line of a build: status, cause, what started it, its commits, how long, where its traces are, and the cancel button.
 // Used by build-page.tsx.
 import type { Build } from '../../domain/schemas/api';
 import { apiPath } from '../../domain/names';
+import { shortCommit } from '../../domain/repository';
 import { CancelButton } from './cancel';
 import { Age, Duration } from './clock';
 import { CountsBar } from './counts';
@@ -36,10 +37,26 @@ export function BuildHeader({ build, onAsked }: { build: Build; onAsked: () => v
           <Age at={build.createdAt} />
         </Fact>
         <Fact name="Runs">{formatCount(build.counts.total)}</Fact>
+        <Commits commits={build.commits} />
         <Params params={build.params} />
       </dl>
       <CountsBar counts={build.counts} />
     </header>
+  );
+}
+
+/** The whole id and the repository are in the tooltip. */
+function Commits({ commits }: Pick<Build, 'commits'>) {
+  if (commits.length === 0) return null;
+  return (
+    <Fact name="Commit">
+      {commits.map(({ url, ref, commit }) => (
+        <code key={`${url} ${ref}`} class="param" title={`${commit} of ${url}`}>
+          {shortCommit(commit)}
+          {ref === commit ? '' : ` (${ref})`}
+        </code>
+      ))}
+    </Fact>
   );
 }
 

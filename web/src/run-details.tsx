@@ -37,6 +37,11 @@ export function RunFacts({ run, attempt }: { run: Run; attempt: Attempt | null }
         <Fact name="Image">
           <code>{run.spec.container}</code>
         </Fact>
+        {run.commit === null ? null : (
+          <Fact name="Commit">
+            <Digest digest={run.commit} />
+          </Fact>
+        )}
         <Fact name="Time-out">{formatDuration(run.spec.timeoutMs)}</Fact>
         {run.spec.needs.length === 0 ? null : (
           <Fact name="Needs">
