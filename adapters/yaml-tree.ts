@@ -24,8 +24,10 @@ export interface YamlTree {
 
 /** Open collections while parsing; a project file has about 20. Without a limit the composer overflows the stack. */
 const MAX_OPEN = 100;
+/** Words, signs and line ends; more than any file needs, and 1 MiB of commas took the composer half a minute. */
+const MAX_PARTS = 200_000;
 /** Values made through aliases; a bomb of a few lines makes billions. */
-const MAX_ALIASED = 100_000;
+const MAX_ALIASED = 20_000;
 /** Names that reach into JavaScript's objects; no project needs one. */
 const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype']);
 
@@ -112,12 +114,19 @@ function withoutStackTraces<T>(work: () => T): T {
 
 type Token = Parameters<Composer['next']>[0];
 
-/** The parser keeps a stack of its own, so its depth can be limited before anything recurses. */
+/** The parser keeps a stack of its own, so depth and number can be limited before anything recurses or is composed. */
 function tokenize(text: string, report: Report): Token[] | undefined {
   const parser = new Parser();
   const tokens: Token[] = [];
+  let parts = 0;
   for (const lexeme of new Lexer().lex(text)) {
     for (const token of parser.next(lexeme)) tokens.push(token);
+    parts += 1;
+    if (parts > MAX_PARTS) {
+      const message = `the file has more than ${MAX_PARTS} words, signs and line ends up to here; make it smaller`;
+      report({ code: 'too-many-parts', message, at: [] }, parser.offset);
+      return undefined;
+    }
     if (parser.stack.length > MAX_OPEN) {
       const message = 'lists and maps are nested too deeply here; a project file needs about ten levels';
       report({ code: 'too-deep', message, at: [] }, parser.offset);

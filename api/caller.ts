@@ -7,6 +7,9 @@ import { digestOf, findToken } from '../adapters/store/tokens';
 import type { ApiContext } from './context';
 import { Refusal } from './problem';
 
+/** The machine that a request comes from: whose turn it is, and how much it may ask, is counted by it. */
+export const peerOf = (request: Request): string => request.socket.remoteAddress ?? '';
+
 export interface Caller {
   /** As the audit shows it. */
   name: string;

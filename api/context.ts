@@ -1,6 +1,7 @@
 // Owns what the routes are given: the ports, the links and the limits. Made once by server.ts.
 import type { Logger } from 'pino';
 import type { Blobs } from '../adapters/blobs';
+import type { Planner } from '../adapters/planner';
 import type { Temporal } from '../adapters/temporal';
 import type { Database } from '../adapters/store/connect';
 import type { RefusalAudit } from '../adapters/refusal-audit';
@@ -12,6 +13,7 @@ export interface ApiContext {
   db: Database;
   blobs: Blobs;
   temporal: Temporal;
+  planner: Planner;
   log: Logger;
   links: Links;
   ownAddress: OwnAddress;

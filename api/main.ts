@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { FileBlobs } from '../adapters/blobs';
 import { embeddedUrl } from '../adapters/embedded-database';
+import { Planner } from '../adapters/planner';
 import { RefusalAudit } from '../adapters/refusal-audit';
 import { runProcess, type Running } from '../adapters/process';
 import { readSettings, type Settings } from '../adapters/settings';
@@ -24,7 +25,8 @@ async function serve(log: Logger): Promise<Running> {
   const temporal = Temporal.open(settings);
   await migrateWhenThere(db, (why) => log.warn({ why }, 'the record store does not answer yet; waiting for it'));
   const stopping = new AbortController();
-  const context = makeContext(settings, { db, temporal, log, stopping: stopping.signal });
+  const planner = new Planner();
+  const context = makeContext(settings, { db, temporal, planner, log, stopping: stopping.signal });
   const servers = [(await listen(makeApp(context), settings.SLIPWAY_LISTEN)).server];
   const { SLIPWAY_TRIGGER_LISTEN: apart } = settings;
   if (apart !== undefined) servers.push((await listen(makeTriggerApp(context), apart)).server);
@@ -32,13 +34,15 @@ async function serve(log: Logger): Promise<Running> {
     stop: async () => {
       stopping.abort();
       await Promise.all(servers.map(close));
-      await temporal.close();
+      await Promise.all([temporal.close(), planner.close()]);
       await db.destroy();
     },
   };
 }
 
-function makeContext(settings: Settings, ports: Pick<ApiContext, 'db' | 'temporal' | 'log' | 'stopping'>): ApiContext {
+type Ports = Pick<ApiContext, 'db' | 'temporal' | 'planner' | 'log' | 'stopping'>;
+
+function makeContext(settings: Settings, ports: Ports): ApiContext {
   return {
     ...ports,
     blobs: new FileBlobs(join(settings.dataDir, 'blobs')),

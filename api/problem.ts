@@ -4,6 +4,7 @@ import type { ErrorRequestHandler, RequestHandler } from 'express';
 import type { Logger } from 'pino';
 import { ZodError } from 'zod';
 import { BlobError } from '../adapters/blobs';
+import { PlannerError } from '../adapters/planner';
 import { isStoreAway } from '../adapters/store/connect';
 import { FencedError } from '../adapters/store/holders';
 import { HTTP_STATUS, WorkerRefusal } from '../adapters/worker-refusal';
@@ -51,7 +52,7 @@ export function errorHandler(log: Logger): ErrorRequestHandler {
     if (refusal.status >= 500) log.error({ path: request.path, error: describe(error) }, refusal.detail);
     // A worker that comes back after it was given up: it is told so, and so are we.
     if (error instanceof FencedError) log.warn({ path: request.path }, `refused: ${refusal.detail}`);
-    if (refusal.status === 503) response.set('retry-after', '1');
+    if (refusal.status === 503 || refusal.status === 429) response.set('retry-after', '1');
     response
       .status(refusal.status)
       .type('application/problem+json')
@@ -80,6 +81,11 @@ function toRefusal(error: unknown): Refusal {
       'disk-full',
       `the server has no space left: ${error.message}; free some, then run it again`,
     );
+  }
+  if (error instanceof PlannerError) {
+    return error.reason === 'busy'
+      ? new Refusal(429, 'too-many-files', error.message)
+      : new Refusal(422, 'definition-too-costly', `${error.message}; write fewer cells, params and aliases`);
   }
   if (isStoreAway(error)) {
     return new Refusal(503, 'store-away', 'the record store does not answer; nothing was changed, try again');

@@ -34,16 +34,22 @@ export function resolveNeeds(job: Job, index: NeedIndex): string[] {
 }
 
 /**
- * Finds unknown needs, needs on oneself and cycles.
+ * Finds unknown needs, needs that are given twice, needs on oneself and cycles.
  * @param isComplete false when some run of the trigger could not be read: its name may be what a need means
  */
 export function checkNeeds(jobs: readonly ExpandedJob[], index: NeedIndex, isComplete: boolean): Complaint[] {
   const complaints: Complaint[] = [];
   const names = new Set(jobs.map(({ job }) => job.entry.name));
   jobs.forEach(({ job }, jobIndex) => {
+    const seen = new Set<string>();
     job.entry.needs?.forEach((need, position) => {
       const at = [...job.at, 'needs', position];
       const target = index.get(need);
+      if (seen.has(need)) {
+        complaints.push({ code: 'duplicate-need', message: `"${need}" is needed twice; remove one`, at });
+        return;
+      }
+      seen.add(need);
       if (!target && isComplete) {
         const message = `unknown need "${need}"; ${sayKnown('runs of this trigger', need, names)}`;
         complaints.push({ code: 'unknown-need', message, at });
@@ -64,21 +70,22 @@ export function checkNeeds(jobs: readonly ExpandedJob[], index: NeedIndex, isCom
 function findCycles(jobs: readonly ExpandedJob[], index: NeedIndex): Complaint[] {
   const complaints: Complaint[] = [];
   const done = new Set<number>();
-  const trail: number[] = [];
+  // In the order in which they are visited; a list would be searched from its start for every need.
+  const trail = new Set<number>();
   const nameOf = (jobIndex: number): string => jobs[jobIndex]?.job.entry.name ?? '';
   const visit = (jobIndex: number): void => {
     const { at = [], entry } = jobs[jobIndex]?.job ?? {};
-    trail.push(jobIndex);
+    trail.add(jobIndex);
     entry?.needs?.forEach((need, position) => {
       const target = index.get(need)?.jobIndex;
       if (target === undefined || target === jobIndex || done.has(target)) return;
-      const start = trail.indexOf(target);
-      if (start < 0) return visit(target);
-      const names = [...trail.slice(start), target].map(nameOf);
+      if (!trail.has(target)) return visit(target);
+      const way = [...trail];
+      const names = [...way.slice(way.indexOf(target)), target].map(nameOf);
       const message = `these runs wait for each other: ${names.join(' → ')}; remove one of the needs`;
       complaints.push({ code: 'needs-cycle', message, at: [...at, 'needs', position] });
     });
-    trail.pop();
+    trail.delete(jobIndex);
     done.add(jobIndex);
   };
   jobs.forEach((_, jobIndex) => {

@@ -5,6 +5,7 @@ import { countProduct, expandMatrix } from './matrix';
 import { checkNeeds, indexNeeds, resolveNeeds, type ExpandedJob } from './needs';
 import { checkParameters, saySumFault, sayVariableFault, variableBytes } from './parameters';
 import { fill } from './placeholders';
+import { countCharacters, MAX_PLAN_CHARACTERS } from './plan-size';
 import { sayKnown, toProblem, type Complaint, type Path } from './problems';
 import { checkCheckout, checkRepository, planCheckout, type CheckoutWish } from './repository';
 import type { Plan, PlannedJob, PlannedRun } from './schemas/plan';
@@ -17,8 +18,6 @@ import { withoutUndefined } from './without-undefined';
 const MAX_RUNS = 1000;
 /** Cells of one trigger before exclude: what may be looked at to find those that stay. */
 const MAX_CELLS = 10_000;
-/** Characters of scripts, parameters and needs of all runs of one plan. */
-const MAX_PLAN_CHARACTERS = 32 * 1024 * 1024;
 
 interface PlanRequest {
   /** Name of a trigger in the file; default: the first. */
@@ -80,8 +79,13 @@ function sayBadRepository(repository: RepositoryEntry | undefined): Complaint[] 
 /**
  * Makes the plan of one build. The same file and request always give the same plan.
  * @param file a file without complaints, as the reader of project files returns it
+ * @param mostCharacters of scripts, parameters and needs of all runs; more is refused as `plan-too-large`
  */
-export function makePlan(file: ProjectFile, request: PlanRequest): PlanResult {
+export function makePlan(
+  file: ProjectFile,
+  request: PlanRequest,
+  mostCharacters: number = MAX_PLAN_CHARACTERS,
+): PlanResult {
   const names = file.triggers.map((trigger) => trigger.name);
   const index = request.trigger === undefined ? 0 : names.indexOf(request.trigger);
   const trigger = file.triggers[index];
@@ -94,7 +98,7 @@ export function makePlan(file: ProjectFile, request: PlanRequest): PlanResult {
   const expanded = expandTrigger(trigger, new Set(Object.keys(file.scripts)), at);
   complaints.push(...expanded.complaints);
   if (complaints.length > 0) return refuse(complaints);
-  const runs = planRuns({ file, trigger, caller: request, at }, expanded.jobs);
+  const runs = planRuns({ file, trigger, caller: request, at, mostCharacters }, expanded.jobs);
   if (!Array.isArray(runs)) return refuse([runs]);
   const jobs = expanded.jobs.map(({ job }) => planJob(job));
   const build = file.timeouts?.build;
@@ -109,8 +113,9 @@ function refuse(complaints: readonly Complaint[]): PlanResult {
 function checkParams(params: Record<string, string>): Complaint[] {
   return Object.entries(params).flatMap(([name, value]): Complaint[] => {
     const at = ['params', name];
-    if (!/^[^\s=\0]+$/.test(name)) {
-      const message = 'a parameter becomes an environment variable: use a name without blanks and "="';
+    if (!/^[^\s=\0\p{Surrogate}]+$/u.test(name)) {
+      const message =
+        'a parameter becomes an environment variable: use a name without blanks, "=" and broken characters';
       return [{ code: 'bad-param', message, at }];
     }
     const message = /[\0\p{Surrogate}]/u.test(value) ? 'use text without NUL' : sayVariableFault(name, value);
@@ -214,24 +219,24 @@ interface PlanContext {
   caller: Pick<PlanRequest, 'params' | 'priority'>;
   /** Of the trigger. */
   at: Path;
+  mostCharacters: number;
 }
 
-/** All runs in the order of the file; a complaint as soon as one cannot be, or they are too large. */
+/** All runs in the order of the file; a complaint where they are too large, or as soon as one cannot be. */
 function planRuns(context: PlanContext, jobs: readonly ExpandedJob[]): PlannedRun[] | Complaint {
+  const { file, trigger, caller } = context;
   const index = indexNeeds(jobs);
+  const needed = jobs.map(({ job }) => resolveNeeds(job, index));
+  const characters = countCharacters(file, [file.params, trigger.params, caller.params], { jobs, needed });
+  if (characters > context.mostCharacters) return sayTooLarge(context);
   const planned: PlannedRun[] = [];
-  let characters = 0;
-  for (const { job, runs } of jobs) {
-    const needs = resolveNeeds(job, index);
-    const needsCharacters = needs.reduce((sum, need) => sum + need.length, 0);
+  for (const [position, { job, runs }] of jobs.entries()) {
     for (const run of runs) {
       const params = mergeParams(context, job, run);
       const wish = checkoutWish(context, run, params);
       const { env, checkout } = planCheckout(wish);
+      const needs = needed[position] ?? [];
       const next = { ...planRun(context, job.entry.name, run), env: { ...params, ...env }, checkout, needs };
-      characters += next.script.length + needsCharacters;
-      for (const name in next.env) characters += name.length + (next.env[name]?.length ?? 0);
-      if (characters > MAX_PLAN_CHARACTERS) return sayTooLarge(context);
       const complaint = checkPlanned(context, wish, next);
       if (complaint) return complaint;
       planned.push(withoutUndefined(next));

@@ -65,6 +65,7 @@ const PROMISES = {
   U10: 'a web page of another origin drives nothing, whatever name it gives this machine',
   O1: '`docker-compose.yml` is true to what exists',
   O4: '`/healthz` and `/readyz` tell the truth; what is away is waited for',
+  O6: 'sizes, numbers and rates are bounded, and nobody who asks for much delays others',
   F1: 'trigger to first command',
   F2: 'builds a minute',
   F3: 'trigger to answer',

@@ -208,9 +208,28 @@ describe('limits', () => {
     const made = makePlan(file, { params: {} });
     expect(made).toMatchObject({ kind: 'refused', problems: [{ code: 'plan-too-large', path: 'triggers[0].runs' }] });
   });
+
+  test('P3 parameters are counted before they are laid into each cell: 1,000 of 1,000 characters in 1,000 cells are refused', () => {
+    const params = Array.from({ length: 1000 }, (_, at) => `P${at}: ${'x'.repeat(900)}`).join(', ');
+    const overrides = `overrides: [{match: {a: v0}, params: {${params}}}]`;
+    for (const text of [
+      fileText([`name: t, matrix: {axes: {a: [${values(1000)}]}}`], `params: {${params}}\n`),
+      fileText([`name: t, matrix: {axes: {a: [v0], b: [${values(1000)}]}, ${overrides}}`]),
+    ]) {
+      const made = makePlan(parse(text), { params: {} });
+      expect(made).toMatchObject({ kind: 'refused', problems: [{ code: 'plan-too-large' }] });
+    }
+  });
 });
 
 describe('needs', () => {
+  test('P4 a need that is given twice is a problem at its second place', () => {
+    expect(problemsOf(fileText(['name: a', 'name: b, needs: [a, a, a]']))).toEqual([
+      'f.yml:7:64 triggers[0].runs[1].needs[1]: "a" is needed twice; remove one',
+      'f.yml:7:67 triggers[0].runs[1].needs[2]: "a" is needed twice; remove one',
+    ]);
+  });
+
   test('P4 a need names all cells of a job or one final run, each run once', () => {
     const runs = runsOf([
       'name: build',

@@ -70,8 +70,31 @@ describe('texts that are no project file', () => {
       return `${name}: &${name} [${Array(9).fill(`*${'abcdefghij'[index]}`).join(',')}]\n`;
     });
     expect(problemsOf(`a: &a [x,x,x,x,x,x,x,x,x]\n${levels.join('')}`)).toEqual([
-      'f.yml:6:8 f[0]: aliases make more than 100000 values; write fewer of them',
+      'f.yml:5:11 e[1]: aliases make more than 20000 values; write fewer of them',
     ]);
+  });
+
+  test('P1 a text of more parts than any file needs ends at the first that is too much, before anything is made of it', () => {
+    const parts = ['""', '-\n', 'a:\r\n', '# x\n', '&a ', '? a\n', '---\n'];
+    for (const text of [`[${','.repeat(200_001)}`, ...parts.map((part) => part.repeat(200_001))]) {
+      const [problem, ...more] = problemsOf(text);
+      expect(problem).toContain('has more than 200000 words, signs and line ends');
+      expect(more).toEqual([]);
+    }
+  });
+
+  test('P1 a run takes 1,000 needs and each map 1,000 params; one more is a problem with its place', () => {
+    const needs = (count: number): string =>
+      sound.replace(
+        'script: build',
+        `script: build\n        needs: [${Array.from({ length: count }, (_, at) => `n${at}`).join(', ')}]`,
+      );
+    const params = (count: number): string =>
+      `${sound}params:\n${Array.from({ length: count }, (_, at) => `  P${at}: x\n`).join('')}`;
+    expect(problemsOf(needs(1001))).toEqual(['f.yml:10:9 triggers[0].runs[0].needs: name 1000 runs at most']);
+    expect(new Set(codesOf(needs(1000)))).toEqual(new Set(['unknown-need']));
+    expect(problemsOf(params(1001))).toEqual(['f.yml:10:1 params: use 1000 params at most']);
+    expect(codesOf(params(1000))).toEqual([]);
   });
 
   test('P1 names that reach into JavaScript objects are refused, and names that only sound like it are not', () => {

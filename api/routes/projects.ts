@@ -1,7 +1,7 @@
 // Owns /v1/projects and /v1/validate: project files come in here, checked before anything is stored.
 import { Router, type Request } from 'express';
-import { projectFileJsonSchema, readProjectFile } from '../../adapters/project-file';
-import { planDigest } from '../../adapters/plan-digest';
+import type { PlannerAnswer, PlannerWork } from '../../adapters/planner';
+import { projectFileJsonSchema } from '../../adapters/project-file';
 import { lastBuilds, listBuilds } from '../../adapters/store/builds';
 import {
   createProject,
@@ -10,12 +10,10 @@ import {
   replaceProject,
   type ProjectRow,
 } from '../../adapters/store/projects';
-import { makePlan } from '../../domain/plan';
 import type { Plan } from '../../domain/schemas/plan';
-import type { ProjectFile } from '../../domain/schemas/project-file';
 import * as shapes from '../../domain/schemas/api';
 import type { Problem } from '../../domain/schemas/words';
-import { requireOperator } from '../caller';
+import { peerOf, requireOperator } from '../caller';
 import type { ApiContext } from '../context';
 import { placeRuns, type Place } from '../placing';
 import { notFound, Refusal } from '../problem';
@@ -24,9 +22,10 @@ import { viewProject } from '../views';
 export function projectRoutes(context: ApiContext): Router {
   const router = Router();
 
-  router.post('/v1/validate', (request, response) => {
+  router.post('/v1/validate', async (request, response) => {
     const { definition } = shapes.ValidateRequest.parse(request.body);
-    response.json({ valid: true, triggers: triggersOf(checkDefinition(definition)) });
+    const { triggers } = await checkDefinition(context, request, definition);
+    response.json({ valid: true, triggers });
   });
 
   router.get('/v1/schema/project.json', (_request, response) => {
@@ -41,7 +40,7 @@ export function projectRoutes(context: ApiContext): Router {
 
   router.post('/v1/projects', async (request, response) => {
     const { name, definition, organisation = null } = shapes.CreateProject.parse(request.body);
-    const text = projectText(name, definition);
+    const text = { name, definition, ...(await checkDefinition(context, request, definition)) };
     if (organisation !== null) {
       await requireOperator(context, request, {
         action: 'project.create',
@@ -62,7 +61,7 @@ export function projectRoutes(context: ApiContext): Router {
   router.put('/v1/projects/:project', async (request, response) => {
     const name = request.params.project;
     const { definition, organisation } = shapes.ReplaceProject.parse(request.body);
-    const text = projectText(name, definition);
+    const text = { name, definition, ...(await checkDefinition(context, request, definition)) };
     await requireOwners(context, request, { name, organisation });
     if (!(await replaceProject(context.db, { ...text, organisation }))) throw notFound(`project ${name}`);
     response.json(await answerProject(context, name));
@@ -71,30 +70,39 @@ export function projectRoutes(context: ApiContext): Router {
   router.post('/v1/projects/:project/plan', async (request, response) => {
     const project = await requireProject(context, request.params.project);
     const wanted = shapes.PlanRequest.parse(request.body ?? {});
-    const file = checkDefinition(wanted.definition ?? project.definition);
-    const plan = planOrRefuse(file, wanted);
+    const { definition = project.definition } = wanted;
+    const { plan, digest } = await planOrRefuse(context, request, { definition, plan: wanted });
     const { organisation } = project;
     const places = await placeRuns(context, plan, { organisation, cluster: wanted.cluster });
-    response.json({ digest: planDigest(plan), plan, places: places.map((place, at) => viewPlace(plan, at, place)) });
+    response.json({ digest, plan, places: places.map((place, at) => viewPlace(plan, at, place)) });
   });
 
   return router;
 }
 
-/** Files that were read lately, by their text: a trigger reads the same one again and again. Oldest first. */
-const readFiles = new Map<string, ProjectFile>();
-const READ_FILES = 50;
+/** @returns what a project keeps of its file @throws Refusal 422 with every problem of the file */
+async function checkDefinition(
+  context: ApiContext,
+  request: Request,
+  definition: string,
+): Promise<{ description: string; triggers: string[] }> {
+  const { description, triggers } = expectKind('valid', await context.planner.ask({ definition }, peerOf(request)));
+  return { description, triggers };
+}
 
-/** @throws Refusal 422 with every problem of the file */
-export function checkDefinition(definition: string): ProjectFile {
-  const known = readFiles.get(definition);
-  if (known) return known;
-  const read = readProjectFile(definition);
-  if (read.kind === 'invalid') throw invalid(read.problems);
-  readFiles.set(definition, read.file);
-  const [oldest] = readFiles.keys();
-  if (readFiles.size > READ_FILES && oldest !== undefined) readFiles.delete(oldest);
-  return read.file;
+/** @throws Refusal 422 with every problem of the file, or of what is asked for */
+export async function planOrRefuse(context: ApiContext, request: Request, work: PlannerWork) {
+  return expectKind('plan', await context.planner.ask(work, peerOf(request)));
+}
+
+function expectKind<Kind extends PlannerAnswer['kind']>(kind: Kind, answer: PlannerAnswer) {
+  if (answer.kind === 'invalid') throw invalid(answer.problems);
+  if (answer.kind === 'refused') {
+    const detail = answer.problems[0]?.message ?? 'the plan cannot be made';
+    throw new Refusal(422, 'no-plan', detail).with(answer.problems);
+  }
+  if (answer.kind !== kind) throw new Error(`the planner answers ${answer.kind} where ${kind} was asked for`);
+  return answer as Extract<PlannerAnswer, { kind: Kind }>;
 }
 
 function invalid(problems: Problem[]): Refusal {
@@ -104,14 +112,6 @@ function invalid(problems: Problem[]): Refusal {
     'invalid-definition',
     `the project file has ${count} problem${count === 1 ? '' : 's'}; nothing was stored`,
   ).with(problems);
-}
-
-/** @throws Refusal 422 */
-export function planOrRefuse(file: ProjectFile, wanted: Parameters<typeof makePlan>[1]) {
-  const made = makePlan(file, wanted);
-  if (made.kind === 'plan') return made.plan;
-  const detail = made.problems[0]?.message ?? 'the plan cannot be made';
-  throw new Refusal(422, 'no-plan', detail).with(made.problems);
 }
 
 export async function requireProject(context: ApiContext, name: string): Promise<ProjectRow> {
@@ -143,13 +143,4 @@ async function requireOwners(
   for (const owner of new Set([before, organisation ?? before])) {
     if (owner !== null) await requireOperator(context, request, { ...intent, owner });
   }
-}
-
-function projectText(name: string, definition: string) {
-  const file = checkDefinition(definition);
-  return { name, definition, description: file.description ?? '', triggers: triggersOf(file) };
-}
-
-function triggersOf(file: ProjectFile): string[] {
-  return file.triggers.map((trigger) => trigger.name);
 }

@@ -3,7 +3,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { Router, type Request } from 'express';
 import { dispatchBuild } from '../../adapters/outbox';
-import { planDigest } from '../../adapters/plan-digest';
 import { createBuild, readBuild, type NewBuild } from '../../adapters/store/builds';
 import { MOST_COMMITS_SHOWN, plannedCommits } from '../../adapters/store/commits';
 import type { BuildToStart } from '../../adapters/temporal';
@@ -14,7 +13,7 @@ import type { ApiContext } from '../context';
 import { placeRuns } from '../placing';
 import { notFound, Refusal } from '../problem';
 import { viewBuild } from '../views';
-import { checkDefinition, planOrRefuse, requireProject } from './projects';
+import { planOrRefuse, requireProject } from './projects';
 
 export function triggerRoutes(context: ApiContext): Router {
   const router = Router();
@@ -28,15 +27,16 @@ export function triggerRoutes(context: ApiContext): Router {
 async function trigger(context: ApiContext, name: string, request: Request) {
   const wanted = shapes.TriggerRequest.parse(request.body ?? {});
   const project = await requireProject(context, name);
-  const plan = planOrRefuse(checkDefinition(project.definition), wanted);
+  const { definition } = project;
+  const { plan, digest } = await planOrRefuse(context, request, { definition, plan: wanted });
   const { organisation } = project;
   const places = await placeRuns(context, plan, { organisation, cluster: wanted.cluster });
   const build = {
     id: randomUUID(),
     project: name,
-    definition: project.definition,
+    definition,
     plan,
-    planDigest: planDigest(plan),
+    planDigest: digest,
     runIds: plan.runs.map(() => randomUUID()),
     places,
     params: wanted.params,

@@ -28,7 +28,10 @@ export const ErrorAnswer = z.strictObject({
 export type ErrorAnswer = z.infer<typeof ErrorAnswer>;
 
 const Definition = z.string().min(1).describe('project file, YAML text, 1 MiB at most');
-const Params = z.record(z.string(), z.string()).describe('parameters of the caller; they win over those in the file');
+const Params = z
+  .record(z.string(), z.string())
+  .refine((params) => Object.keys(params).length <= 1000, 'use 1000 params at most')
+  .describe('parameters of the caller, 1000 at most; they win over those in the file');
 const priority = Priority.optional().describe(
   '1 (first) to 5 (last), of all runs of the build; it wins over those in the file; default: those, else 3',
 );

@@ -38,8 +38,11 @@ const scalar = (max: number) =>
 const ParamName = z
   .string()
   .regex(/^[^\s=]+$/, 'a parameter becomes an environment variable: use a name without blanks and "="');
+/** Every cell of a matrix has all of them, so their number is multiplied. */
+const MOST_PARAMS = 1000;
+const isFew = (params: object): boolean => Object.keys(params).length <= MOST_PARAMS;
 // Whether the kernel takes them is for domain/parameters.ts to say: it counts bytes.
-const Params = z.record(ParamName, scalar(131_072));
+const Params = z.record(ParamName, scalar(131_072)).refine(isFew, `use ${MOST_PARAMS} params at most`);
 
 const AxisName = z
   .string()
@@ -171,6 +174,10 @@ const MatrixEntry = z.strictObject({
   overrides: z
     .array(Override)
     .max(200, 'use 200 entries at most')
+    .refine(
+      (overrides) => overrides.reduce((sum, { params = {} }) => sum + Object.keys(params).length, 0) <= MOST_PARAMS,
+      `use ${MOST_PARAMS} params in all overrides at most`,
+    )
     .optional()
     .describe('other settings for some cells, 200 at most; the later entry wins'),
   'max-parallel': wholeFrom(1, 1000).optional().describe('cells running at once, 1 to 1000; default: no limit'),
@@ -197,8 +204,9 @@ export const RunEntry = z.strictObject({
   needs: z
     .array(text(256))
     .min(1, 'name one run or more')
+    .max(1000, 'name 1000 runs at most')
     .optional()
-    .describe('names of runs of this trigger that must be finished first'),
+    .describe('names of runs of this trigger that must be finished first, 1000 at most, each once'),
   'needs-on': z
     .enum(['success', 'failure', 'always'])
     .optional()
