@@ -46,6 +46,42 @@ const parseJson = (text: string): unknown => {
 /** Signs short-lived tokens for one worker. */
 export type TokenSigner = () => Promise<string>;
 
+/** A token is shown for so long, ms; it lives for longer. */
+const SHOWN_MS = 120_000;
+/** Wall clock and steady clock differ by so much, ms, after somebody set the clock, or the machine slept. */
+const JUMP_MS = 5_000;
+
+/** The wall clock dates a token; the steady one is not set by anybody. */
+export interface Clocks {
+  wallMs(): number;
+  steadyMs(): number;
+}
+
+const CLOCKS: Clocks = { wallMs: () => Date.now(), steadyMs: () => performance.now() };
+
+/** Owns the token that a worker shows: signed again when it is old, when the clock was set, and when it was refused. */
+export class ShownToken {
+  private shown: { text: Promise<string>; wallMs: number; steadyMs: number } | undefined;
+
+  constructor(
+    private readonly sign: TokenSigner,
+    private readonly clocks: Clocks = CLOCKS,
+  ) {}
+
+  text(): Promise<string> {
+    const [wallMs, steadyMs] = [this.clocks.wallMs(), this.clocks.steadyMs()];
+    const ageMs = steadyMs - (this.shown?.steadyMs ?? -Infinity);
+    const jumpMs = Math.abs(wallMs - (this.shown?.wallMs ?? 0) - ageMs);
+    if (!this.shown || ageMs > SHOWN_MS || jumpMs > JUMP_MS) this.shown = { text: this.sign(), wallMs, steadyMs };
+    return this.shown.text;
+  }
+
+  /** It was refused: the next call shows another one. */
+  drop(): void {
+    this.shown = undefined;
+  }
+}
+
 /** @param privateKey JWK as JSON @throws Error in words when it is none */
 export function makeTokenSigner(privateKey: string, who: { cluster: string; worker: string }): TokenSigner {
   const { kid, exp: _, ...jwk } = readPrivateKey(privateKey);

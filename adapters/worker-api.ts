@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorAnswer } from '../domain/schemas/api';
 import * as shells from '../domain/schemas/shells';
 import * as shapes from '../domain/schemas/worker-api';
-import type { TokenSigner } from './cluster-keys';
+import { ShownToken, type TokenSigner } from './cluster-keys';
 import type { ArchivedFile } from './engine';
 import type { z } from 'zod';
 
@@ -59,18 +59,17 @@ interface Call {
   signal?: AbortSignal;
 }
 
-/** A token is shown for so long, ms; it lives for longer. */
-const TOKEN_MS = 120_000;
-
 export class WorkerApi {
-  private token: { text: Promise<string>; signedAt: number } | undefined;
+  private readonly token: ShownToken;
 
   /** @param told what keeps the server from taking a call, once for each new reason */
   constructor(
     private readonly server: string,
-    private readonly sign: TokenSigner,
+    sign: TokenSigner,
     private readonly told: (why: string) => void,
-  ) {}
+  ) {
+    this.token = new ShownToken(sign);
+  }
 
   /** Asked once, since it is said again and again. @throws Error when there is no answer @throws WorkerApiError */
   async hello(hello: shapes.Hello, signal?: AbortSignal): Promise<shapes.HelloReply> {
@@ -85,7 +84,7 @@ export class WorkerApi {
 
   /** The bytes of the release that the cluster is pinned to. Asked once. @throws Error when there is no answer */
   async openRelease(signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
-    const headers = { authorization: `Bearer ${await this.shownToken()}` };
+    const headers = { authorization: `Bearer ${await this.token.text()}` };
     const response = await fetch(`${this.server}/v1/worker/release`, { method: 'POST', headers, signal });
     if (response.ok && response.body) return response.body as AsyncIterable<Uint8Array>;
     throw new Error(detailOf(await response.text()) ?? `HTTP ${response.status}`);
@@ -181,19 +180,13 @@ export class WorkerApi {
     this.lastTold = why;
   }
 
-  private shownToken(): Promise<string> {
-    const now = performance.now();
-    if (!this.token || now - this.token.signedAt > TOKEN_MS) this.token = { text: this.sign(), signedAt: now };
-    return this.token.text;
-  }
-
   private async tryOnce(call: Call): Promise<{ json: unknown } | undefined> {
     const body = call.body?.();
     const limit = AbortSignal.timeout(CALL_LIMIT_MS);
     const init = {
       method: call.method,
       headers: {
-        authorization: `Bearer ${await this.shownToken()}`,
+        authorization: `Bearer ${await this.token.text()}`,
         'content-type': call.json === undefined ? 'application/octet-stream' : 'application/json',
       },
       body: call.json === undefined ? (body as RequestInit['body']) : JSON.stringify(call.json),
@@ -215,6 +208,8 @@ export class WorkerApi {
       return { json: text === '' ? undefined : JSON.parse(text) };
     }
     if (isStranger(response.status, text)) {
+      // It may be refused for its date alone, which the next one has not.
+      this.token.drop();
       this.tell(detailOf(text) ?? `HTTP ${response.status}`);
       return undefined;
     }

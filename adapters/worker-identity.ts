@@ -94,6 +94,7 @@ export class Identities {
         throw new WorkerRefusal('wrong-algorithm', `key ${keyId}`);
       return importJWK({ kty, crv, x }, 'EdDSA');
     };
+    const signer = (): WorkerIdentity => ({ cluster, worker, keyId });
     try {
       const { payload } = await jwtVerify(token, getKey, {
         algorithms: ['EdDSA'],
@@ -101,9 +102,9 @@ export class Identities {
         clockTolerance: CLOCK_TOLERANCE_S,
         requiredClaims: ['iss', 'sub', 'aud', 'iat', 'exp'],
       });
-      return { who: { cluster, worker, keyId }, expiresAtMs: checkLife(payload) };
+      return { who: signer(), expiresAtMs: checkLife(payload, signer()) };
     } catch (error) {
-      throw error instanceof WorkerRefusal ? error : new WorkerRefusal(reasonOf(error), undefined, { cause: error });
+      throw error instanceof WorkerRefusal ? error : asRefusal(error, signer());
     }
   }
 }
@@ -132,11 +133,25 @@ function chooseKey(keys: ClusterKey[], kid: string | undefined): ClusterKey {
 }
 
 /** @returns the end of the token, ms */
-function checkLife({ iat, exp }: JWTPayload): number {
+function checkLife({ iat, exp }: JWTPayload, signer: WorkerIdentity): number {
   // Both are there and numbers: jose has checked that.
-  if (iat! > Date.now() / 1000 + CLOCK_TOLERANCE_S) throw new WorkerRefusal('not-yet-valid');
+  if (iat! > Date.now() / 1000 + CLOCK_TOLERANCE_S) throw ofClocks('not-yet-valid', { iat }, signer);
+  if (exp! <= iat!) throw new WorkerRefusal('malformed-token', 'it ends before it begins');
   if (exp! - iat! > MAX_LIFE_S) throw new WorkerRefusal('lives-too-long');
   return exp! * 1000;
+}
+
+/** jose looks at dates last, so the signature of such a token is good, and says who it is whose clock is wrong. */
+function ofClocks(reason: RefusalReason, { iat = 0 }: JWTPayload, signer: WorkerIdentity): WorkerRefusal {
+  const minutes = Math.round((Date.now() / 1000 - iat) / 60);
+  const when = minutes < 0 ? `${-minutes} min ahead of the server` : `${minutes} min ago by the server's clock`;
+  return new WorkerRefusal(reason, `signed ${when}`, { signer });
+}
+
+function asRefusal(error: unknown, signer: WorkerIdentity): WorkerRefusal {
+  const reason = reasonOf(error);
+  if (error instanceof errors.JWTExpired) return ofClocks(reason, error.payload, signer);
+  return new WorkerRefusal(reason, undefined, { cause: error });
 }
 
 function reasonOf(error: unknown): RefusalReason {

@@ -1,5 +1,6 @@
 // Owns why a call of a worker is refused: a closed list, each with its kind and a sentence for people.
 // Thrown by worker-identity.ts and by the rules of gateway and API; they turn it into an answer and an audit record.
+import type { WorkerIdentity } from './worker-identity';
 
 /** In the words of gRPC's status codes. */
 export type RefusalKind =
@@ -31,8 +32,11 @@ const REFUSALS = {
   'key-expired': { kind: 'UNAUTHENTICATED', says: 'the key has expired; give the worker another one' },
   'bad-signature': { kind: 'UNAUTHENTICATED', says: 'the token is not signed by the key that it names' },
   'wrong-audience': { kind: 'UNAUTHENTICATED', says: 'the token is meant for somebody else' },
-  'not-yet-valid': { kind: 'UNAUTHENTICATED', says: 'the token is not valid yet; check the clock of the worker' },
-  'token-expired': { kind: 'UNAUTHENTICATED', says: 'the token has expired; check the clock of the worker' },
+  'not-yet-valid': {
+    kind: 'UNAUTHENTICATED',
+    says: 'the token is not valid yet; check the clocks of worker and server',
+  },
+  'token-expired': { kind: 'UNAUTHENTICATED', says: 'the token has expired; check the clocks of worker and server' },
   'lives-too-long': { kind: 'UNAUTHENTICATED', says: 'the token lives longer than 10 minutes; sign short-lived ones' },
   'keys-unavailable': { kind: 'UNAVAILABLE', says: 'the keys of the cluster cannot be read now; try again' },
   'method-not-allowed': { kind: 'PERMISSION_DENIED', says: 'workers may not call this method' },
@@ -54,18 +58,24 @@ const REFUSALS = {
 
 export type RefusalReason = keyof typeof REFUSALS;
 
+/** A clock is wrong: the caller may be let in a moment later, without anybody's doing. */
+export const isOfClocks = (reason: RefusalReason): boolean => reason === 'not-yet-valid' || reason === 'token-expired';
+
 /** @property detail what was asked for, e.g. the queue; for the audit */
 export class WorkerRefusal extends Error {
   readonly kind: RefusalKind;
+  /** Who is refused for its clock alone: its signature is good. */
+  readonly signer?: WorkerIdentity;
 
   constructor(
     readonly reason: RefusalReason,
     readonly detail?: string,
-    options?: ErrorOptions,
+    options?: ErrorOptions & { signer?: WorkerIdentity },
   ) {
     super(`${REFUSALS[reason].says}${detail === undefined ? '' : ` (${quote(detail)})`}`, options);
     this.name = 'WorkerRefusal';
     this.kind = REFUSALS[reason].kind;
+    this.signer = options?.signer;
   }
 }
 

@@ -53,7 +53,7 @@ function stateOf(row: HostRow): shapes.HostState {
   if (row.drain) return row.busy.length > 0 ? 'draining' : 'drained';
   if (row.is_quarantined) return 'quarantined';
   if (row.silent_ms >= SILENT_AFTER_MS) return 'offline';
-  return row.not_accepting === null ? 'ready' : 'refusing';
+  return row.not_accepting === null && row.refusal === null ? 'ready' : 'refusing';
 }
 
 export function viewLease(row: LeaseRow): shapes.LeaseSummary {

@@ -20,11 +20,19 @@ export interface WaitingRun {
   place: { position: number; of: number } | undefined;
 }
 
+export interface RefusedWorker {
+  /** Name of its host; its id, where it has none. */
+  host: string;
+  why: string;
+}
+
 export interface ClusterNow {
   /** Why it takes no runs; null: it does. */
   closed: string | null;
   /** A worker that nobody has enlisted; undefined: there is none. */
   strangerId: string | undefined;
+  /** A worker that the server does not let in now; absent: it knows of none. */
+  refused?: RefusedWorker;
   /** Of workers that are connected. */
   hosts: readonly HostOffer[];
   /** Which could make a host. */
@@ -47,7 +55,7 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
     return `cluster ${name} ${cluster.closed}, ${rest}`;
   }
   if (run.forbidden !== undefined) return run.forbidden;
-  if (cluster.hosts.length === 0) return sayNobody(name, cluster.strangerId);
+  if (cluster.hosts.length === 0) return sayNobody(name, cluster);
   const choice = chooseHost(cluster.hosts, hostTag, '');
   const tags = tagsOf(hostTag);
   const onDemand = sayOnDemand(cluster, hostTag);
@@ -70,7 +78,8 @@ function sayOnDemand({ hosts, blueprints }: ClusterNow, ask: string | undefined)
   return said.some((some) => some.length === 0) ? [] : [...new Set(said.flat())];
 }
 
-function sayNobody(cluster: string, strangerId: string | undefined): string {
+function sayNobody(cluster: string, { refused, strangerId }: ClusterNow): string {
+  if (refused) return `the worker of host ${refused.host} is refused: ${refused.why}`;
   if (strangerId !== undefined) {
     return `a worker of cluster ${cluster} waits to be enlisted: slipway cluster enlist ${cluster} ${strangerId}`;
   }

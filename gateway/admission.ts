@@ -11,7 +11,7 @@ import {
 } from '@grpc/grpc-js';
 import { Allowance, type Share } from './allowance';
 import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
-import { WorkerRefusal, type RefusalReason } from '../adapters/worker-refusal';
+import { isOfClocks, WorkerRefusal, type RefusalReason } from '../adapters/worker-refusal';
 
 /** What the audit gets to know; the same may come thousands of times a second, so the receiver bounds what it keeps. */
 export interface RefusalRecord {
@@ -94,7 +94,8 @@ export class Admission {
   record(refusal: WorkerRefusal, { method, peer, who }: Pick<OpenCall, 'method' | 'peer' | 'who'>): void {
     const { reason, message } = refusal;
     try {
-      this.options.audit({ ...(who ? { identity: who } : {}), method, reason, message, peer });
+      const identity = who ?? refusal.signer;
+      this.options.audit({ ...(identity ? { identity } : {}), method, reason, message, peer });
     } catch {
       // An audit that is away is its own alarm.
     }
@@ -176,12 +177,18 @@ export class Admission {
   }
 }
 
+/**
+ * An SDK gives its pollers up for good when it was told for a minute that it is not known, and its process lives on. Over a
+ * clock it must not: the same worker is good again as soon as the clock is.
+ */
+export const statusOf = ({ kind, reason }: WorkerRefusal): status => status[isOfClocks(reason) ? 'UNAVAILABLE' : kind];
+
 function openCall(method: string, call: ServerInterceptingCallInterface): OpenCall {
   return {
     method,
     peer: call.getPeer(),
     hasArrived: false,
     isOver: false,
-    answer: ({ kind, message }) => call.sendStatus({ code: status[kind], details: message }),
+    answer: (refusal) => call.sendStatus({ code: statusOf(refusal), details: refusal.message }),
   };
 }

@@ -12,7 +12,7 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import { temporal } from '@temporalio/proto';
-import { Admission, type RefusalRecord } from './admission';
+import { Admission, statusOf, type RefusalRecord } from './admission';
 import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
 import { WorkerRefusal } from '../adapters/worker-refusal';
 import { makeRules, type Rule } from './rules';
@@ -172,7 +172,7 @@ function refuse(error: unknown, { method, call, answer }: { method: Method; call
   const { path, options, admission } = method;
   if (error instanceof WorkerRefusal) {
     admission.record(error, { method: path, peer: call.getPeer(), who: admission.callerOf(call.metadata) });
-    return answer({ code: status[error.kind], details: error.message });
+    return answer({ code: statusOf(error), details: error.message });
   }
   options.report(error, path);
   answer({ code: status.INTERNAL, details: 'the gateway has made a mistake' });

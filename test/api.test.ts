@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { Client, Connection } from '@temporalio/client';
+import { importJWK, SignJWT, type JWK } from 'jose';
 import type { z } from 'zod';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { openStore, type Database } from '../adapters/store/connect';
@@ -13,6 +14,7 @@ import { makeClusterKey, makeTokenSigner } from '../adapters/cluster-keys';
 import { WorkerApi, WorkerApiError, type AttemptApi } from '../adapters/worker-api';
 import { buildWorkflowId } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
+import { HostList } from '../domain/schemas/hosts';
 import { freePort } from './setup/free-port';
 import { House, oneRun } from './setup/house';
 import { followLog, nothingYet } from './setup/log-events';
@@ -409,6 +411,34 @@ describe('a worker', () => {
     await held.attempt.progress({ state: 'running' });
   });
 
+  test('C8 whose clock is wrong is refused, and its host and the run that waits for it say so', async () => {
+    const { publicKey, privateKey } = await makeClusterKey();
+    await house.register('clocks', publicKey, { weight: 0 });
+    const id = randomUUID();
+    const hello = { ...worker, id: undefined, worker: id, cluster: 'clocks', host: 'late' };
+    const tell = (token: string) =>
+      house.request('POST', '/v1/worker/hello', hello, { authorization: `Bearer ${token}` });
+    const host = async () =>
+      HostList.parse(await house.call('GET', '/v1/hosts')).hosts.find(({ name }) => name === 'late');
+    const project = await newProject(oneRun('true', 'cluster: clocks\n'));
+    expect((await tell(await makeTokenSigner(privateKey, { cluster: 'clocks', worker: id })())).status).toBe(200);
+    await house.trigger(project);
+    expect(await host()).toMatchObject({ state: 'ready', why: null });
+
+    const iat = Math.floor(Date.now() / 1000) - 3_600;
+    const claims = { iss: 'cluster:clocks', sub: id, aud: 'slipway', iat, exp: iat + 300 };
+    const late = await new SignJWT(claims)
+      .setProtectedHeader({ alg: 'EdDSA', kid: publicKey.kid })
+      .sign(await importJWK(JSON.parse(privateKey) as JWK, 'EdDSA'));
+    await expectRefusal(await tell(late), 401, 'token-expired');
+
+    const why = /is refused: the token has expired; check the clocks .* \(signed 60 min ago by the server's clock\)/;
+    const refusing = { state: 'refusing', why: expect.stringMatching(why) as string };
+    await waitFor(async () => (await host())?.state === 'refusing', { what: 'it is noted' });
+    expect(await host()).toMatchObject(refusing);
+    expect((await house.run(project, 1, 'work')).waiting).toMatch(why);
+  });
+
   test('that names the host of another living worker is refused and told what to do', async () => {
     await takeRun(await newProject());
     const { id: _, ...host } = worker;
@@ -426,7 +456,8 @@ describe('a worker', () => {
       startedAt: new Date(0).toISOString(),
     });
 
-    const { workers } = shapes.WorkerList.parse(await house.call('GET', '/v1/workers'));
+    const { workers: all } = shapes.WorkerList.parse(await house.call('GET', '/v1/workers'));
+    const workers = all.filter(({ cluster }) => cluster === 'local');
     const run = shapes.Run.parse(await house.call('GET', held.run.urls.self));
 
     expect(workers).toMatchObject([{ id: worker.id, host: 'stand-in', slots: 100, connected: true }]);

@@ -79,6 +79,12 @@ describe('C8 a waiting run says', () => {
       'a worker of cluster lab waits to be enlisted: slipway cluster enlist lab w1',
     ],
     [
+      'that the worker is there, but refused for its clock',
+      {},
+      open({ hosts: [], strangerId: 'w1', refused: { host: 'one', why: 'the token has expired; check the clocks' } }),
+      'the worker of host one is refused: the token has expired; check the clocks',
+    ],
+    [
       'which hosts come near',
       { hostTag: 'riscv' },
       open(),

@@ -19,9 +19,10 @@ import { Greeter, HELLO_MS } from './greeting';
 import { HostRounds } from './host-rounds';
 import { Makers } from './makers';
 import { sweep, type WorkerPorts } from './sweep';
+import { TemporalReach } from './temporal-reach';
 import { Upgrader } from './upgrader';
+import { connectToTemporal, installRuntime, runWorkers, serverOf } from './temporal-worker';
 import { readWorkerId } from './worker-id';
-import { connectToTemporal, installRuntime, serverOf } from './temporal-worker';
 
 const SWEEP_MS = 15_000;
 
@@ -64,18 +65,14 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
   await sweep(ports, stopping.signal).catch((error: unknown) => log.warn({ error: String(error) }, 'sweep put off'));
   const { connection, namespace } = await connectToTemporal(log, { sign, gateway: server });
   const workers = await createWorkers({ connection, namespace, ports, settings });
-  const running = [workers.ofCluster.run(), workers.own.run()] as const;
-  for (const run of running) {
-    run.catch((error: unknown) => {
-      log.fatal({ error: String(error) }, 'the worker ended');
-      process.exit(1);
-    });
-  }
-  const rounds = beginRounds(ports, { settings, told, idFile, greeter });
+  const running = runWorkers([workers.ofCluster, workers.own], { log });
+  const reach = new TemporalReach(() => askTemporal(connection));
+  greeter.watch(reach);
+  const rounds = beginRounds(ports, { settings, told, idFile, greeter, reach });
   runningRelease()?.ready();
   return {
     ...(settings.SLIPWAY_ON_STOP === 'drain'
-      ? { drain: () => drain({ greeter, ofCluster: workers.ofCluster, emptied: running[0], told }) }
+      ? { drain: () => drain({ greeter, ofCluster: workers.ofCluster, emptied: running[0]!, told }) }
       : {}),
     stop: async () => {
       stopping.abort();
@@ -91,17 +88,31 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
 /** What it does again and again until it is told to stop. */
 function beginRounds(
   ports: WorkerPorts,
-  at: { settings: Settings; told: { signal: AbortSignal; log: Logger }; idFile: string; greeter: Greeter },
+  at: {
+    settings: Settings;
+    told: { signal: AbortSignal; log: Logger };
+    idFile: string;
+    greeter: Greeter;
+    reach: TemporalReach;
+  },
 ): Promise<void>[] {
-  const { settings, told, idFile, greeter } = at;
+  const { settings, told, idFile, greeter, reach } = at;
   return [
     repeat(told, { everyMs: HELLO_MS }, () => {
       utimesSync(idFile, new Date(), new Date());
       return greeter.hello(told.signal);
     }),
+    repeat(told, { everyMs: HELLO_MS }, () => reach.look()),
     repeat(told, { everyMs: SWEEP_MS }, () => sweep(ports, told.signal)),
     ...(settings.SLIPWAY_SSH_KEY === undefined ? [] : [serveHosts(ports, { settings, told })]),
   ];
+}
+
+/** Within this time Temporal answers a worker that it hears, ms. */
+const ANSWER_MS = 5_000;
+
+async function askTemporal(connection: NativeConnection): Promise<unknown> {
+  return connection.withDeadline(Date.now() + ANSWER_MS, () => connection.workflowService.getSystemInfo({}));
 }
 
 /** A round at once, and then one after the other. */

@@ -9,6 +9,7 @@ import type { Settings } from '../adapters/settings';
 import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
 import type { HelloReply } from '../domain/schemas/worker-api';
 import type { Engines } from './engines';
+import type { TemporalReach } from './temporal-reach';
 import type { Upgrader } from './upgrader';
 import { version } from '../package.json';
 
@@ -36,6 +37,7 @@ export interface GreeterPorts {
 
 export class Greeter {
   private stopReason: string | undefined;
+  private reach: Pick<TemporalReach, 'whyCutOff'> | undefined;
   private toldVersion = version;
   /** An older server would refuse a hello that speaks of releases. */
   private knowsReleases = false;
@@ -43,6 +45,11 @@ export class Greeter {
   private knowsMachines = false;
 
   constructor(private readonly ports: GreeterPorts) {}
+
+  /** From now on it says why, when Temporal does not hear this worker. */
+  watch(reach: Pick<TemporalReach, 'whyCutOff'>): void {
+    this.reach = reach;
+  }
 
   /** From the next hello on the server gives this worker no new runs. */
   refuseNewRuns(why: string): void {
@@ -97,6 +104,7 @@ export class Greeter {
         machine,
         notAccepting:
           this.stopReason ??
+          this.reach?.whyCutOff ??
           whyOthersRun(settings, machine !== undefined) ??
           whyDiskRefuses(freeDiskBytes, settings.SLIPWAY_MIN_FREE_BYTES) ??
           (await engines.ownFault()),

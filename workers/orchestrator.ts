@@ -26,7 +26,7 @@ import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
 import { forAll } from '../domain/for-all';
 import { ORCHESTRATOR_QUEUE, workerQueue } from '../domain/names';
-import { connectToTemporal, installRuntime } from './temporal-worker';
+import { connectToTemporal, installRuntime, runWorkers } from './temporal-worker';
 
 const SWEEP_MS = 1_000;
 /** Records that may wait for their answer at once; one more fails after 5 s and is tried again. */
@@ -67,7 +67,7 @@ async function orchestrate(log: Logger): Promise<Running> {
   });
   const stopping = new AbortController();
   const told = { signal: stopping.signal, log };
-  const running = worker.run();
+  const [running] = runWorkers([worker], { log });
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
     every(SWEEP_MS, told, () => planOnDemand(db, settings.SLIPWAY_AGE_STEP_MS)),
@@ -75,11 +75,6 @@ async function orchestrate(log: Logger): Promise<Running> {
     every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal, log })),
     every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
   ];
-  // A worker that ends by itself has lost its server for good: the supervisor starts another process.
-  running.catch((error: unknown) => {
-    log.fatal({ error: String(error) }, 'the workflow worker ended');
-    process.exit(1);
-  });
   return {
     stop: async () => {
       stopping.abort();

@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { rootCertificates } from 'node:tls';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
-import { DefaultLogger, NativeConnection, Runtime, makeTelemetryFilterString } from '@temporalio/worker';
+import { DefaultLogger, NativeConnection, Runtime, makeTelemetryFilterString, type Worker } from '@temporalio/worker';
 import type { Logger } from 'pino';
-import type { TokenSigner } from '../adapters/cluster-keys';
+import { ShownToken, type TokenSigner } from '../adapters/cluster-keys';
 import type { Settings } from '../adapters/settings';
 
 const RETRY_MS = 500;
@@ -24,8 +24,8 @@ export function installRuntime(log: Logger): void {
   });
 }
 
-/** Signed anew so often, ms; a token lives for five minutes. */
-const RESIGN_MS = 120_000;
+/** Looked so often, ms, whether the token to show is another one, and whether a worker still polls. */
+const LOOK_MS = 1_000;
 
 /**
  * Connects by Temporal's own settings; a server that is not there yet is waited for.
@@ -38,17 +38,18 @@ export async function connectToTemporal(
   const { connectionOptions, namespace } = loadClientConnectConfig();
   // A gateway gets the worker's token alone: what else is set, or stands in a profile, is meant for Temporal's own door.
   const options = gateway === undefined || isDirect() ? connectionOptions : addressOf(gateway);
+  const token = sign && new ShownToken(sign);
   for (let tries = 0; ; tries += 1) {
     try {
       const { address, tls, apiKey, metadata: given } = options;
-      const metadata = sign ? { ...given, authorization: `Bearer ${await sign()}` } : given;
+      const metadata = token ? { ...given, authorization: `Bearer ${await token.text()}` } : given;
       const connection = await NativeConnection.connect({
         address,
         tls,
         ...(apiKey ? { apiKey } : {}),
         metadata: metadata as Record<string, string> | undefined,
       });
-      if (sign) keepSigned(connection, { sign, log, metadata: given as Record<string, string> | undefined });
+      if (token) keepSigned(connection, { token, log, metadata: given as Record<string, string> | undefined });
       return { connection, namespace: namespace ?? 'default' };
     } catch (error) {
       if (tries === 0) log.warn({ error: (error as Error).message }, 'Temporal does not answer yet; waiting for it');
@@ -80,12 +81,42 @@ function trusted(): true | { serverRootCACertificate: Buffer } {
 
 function keepSigned(
   connection: NativeConnection,
-  { sign, log, metadata }: { sign: TokenSigner; log: Logger; metadata?: Record<string, string> },
+  { token, log, metadata }: { token: ShownToken; log: Logger; metadata?: Record<string, string> },
 ): void {
-  const resign = async (): Promise<void> =>
-    connection.setMetadata({ ...metadata, authorization: `Bearer ${await sign()}` });
+  let shown = '';
+  const resign = async (): Promise<void> => {
+    const text = await token.text();
+    if (text === shown) return;
+    await connection.setMetadata({ ...metadata, authorization: `Bearer ${text}` });
+    shown = text;
+  };
   const round = setInterval(() => {
-    resign().catch((error: unknown) => log.warn({ error: String(error) }, 'the token could not be signed anew'));
-  }, RESIGN_MS);
+    resign().catch((error: unknown) => log.warn({ error: String(error) }, 'no further token could be signed'));
+  }, LOOK_MS);
   round.unref();
+}
+
+/**
+ * Runs workers until they are shut down. One that polls no more ends the process: its supervisor starts another, which
+ * adopts what runs. The SDK tells of pollers that gave up by the state of the worker alone; its `run` waits for ever then.
+ */
+export function runWorkers(
+  workers: readonly Pick<Worker, 'run' | 'getState'>[],
+  { log, end = () => process.exit(1), lookMs = LOOK_MS }: { log: Logger; end?: () => void; lookMs?: number },
+): Promise<void>[] {
+  let isEnding = false;
+  const fail = (why: string): void => {
+    if (isEnding) return;
+    isEnding = true;
+    log.fatal({ why }, 'it polls Temporal no more, so this process ends; its supervisor starts another');
+    end();
+  };
+  const running = workers.map((worker) => worker.run());
+  for (const run of running) run.catch((error: unknown) => fail(String(error)));
+  const round = setInterval(() => {
+    if (workers.some((worker) => worker.getState() === 'FAILED')) fail('its pollers gave up');
+  }, lookMs);
+  round.unref();
+  void Promise.allSettled(running).then(() => clearInterval(round));
+  return running;
 }

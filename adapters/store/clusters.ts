@@ -2,11 +2,12 @@
 // Called by the API, the gateway and the orchestrator. Workers are in workers.ts, their hosts in hosts.ts.
 import { sql, type RawBuilder, type Transaction } from 'kysely';
 import type { ClusterOffer, ClusterRules } from '../../domain/cluster-choice';
+import type { RefusedWorker } from '../../domain/waiting';
 import type { CreateCluster, EditCluster, PublicKey } from '../../domain/schemas/clusters';
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { ClusterAccess } from '../access-cache';
 import type { Database } from './connect';
-import { LIVE, SERVES_HOSTS, UNKNOWN_MACHINE } from './hosts';
+import { IS_REFUSED, LIVE, SERVES_HOSTS, UNKNOWN_MACHINE } from './hosts';
 import type { DrainFacts, PinnedRelease, Tables } from './tables';
 
 export interface ClusterRow {
@@ -202,6 +203,7 @@ export async function clusterOffers(db: Writable, silentAfterMs: number): Promis
           'isBare', h.engine <> 'docker') as host from hosts h
         where h.cluster = c.name and ${seenWithin(silentAfterMs)} and h.not_accepting is null and h.drain is null
           and h.removed_at is null and coalesce(h.quarantined_until, 'epoch') < now()
+          and not exists (select 1 from workers w where w.cluster = c.name and w.id::text = h.worker and ${IS_REFUSED})
         union all
         select jsonb_build_object('name', p.name, 'labels', p.spec -> 'labels' || to_jsonb(p.name),
           'machine', ${JSON.stringify(UNKNOWN_MACHINE)}::jsonb || (p.spec -> 'machine'),
@@ -217,15 +219,20 @@ export async function clusterStates(
   db: Database,
   names: readonly string[],
   silentAfterMs: number,
-): Promise<{ rules: ClusterRules; closed: string | null; strangerId: string | undefined }[]> {
-  const { rows } = await sql<ClusterRules & { active: boolean; drain: DrainFacts | null; strangerId: string | null }>`
+): Promise<{ rules: ClusterRules; closed: string | null; strangerId: string | undefined; refused?: RefusedWorker }[]> {
+  type State = { active: boolean; drain: DrainFacts | null; strangerId: string | null; refused: RefusedWorker | null };
+  const { rows } = await sql<ClusterRules & State>`
     select ${RULES}, active, drain, (select id::text from workers where cluster = c.name and enlisted_at is null
-      and ${seenWithin(silentAfterMs)} order by first_seen_at limit 1) as "strangerId"
+      and ${seenWithin(silentAfterMs)} order by first_seen_at limit 1) as "strangerId",
+      (select jsonb_build_object('host', coalesce(h.name, w.id::text), 'why', w.refusal) from workers w
+        left join hosts h on h.cluster = w.cluster and h.worker = w.id::text and h.origin = 'worker'
+        where w.cluster = c.name and ${IS_REFUSED} order by h.name limit 1) as refused
     from clusters c where name in (select jsonb_array_elements_text(${JSON.stringify(names)}::jsonb))`.execute(db);
-  return rows.map(({ active, drain, strangerId, ...rules }) => ({
+  return rows.map(({ active, drain, strangerId, refused, ...rules }) => ({
     rules,
     closed: whyClosed({ active, drain }),
     strangerId: strangerId ?? undefined,
+    ...(refused ? { refused } : {}),
   }));
 }
 

@@ -35,6 +35,9 @@ export const SILENT_AFTER_MS = 15_000;
 export const SERVES_HOSTS = sql<boolean>`(w.enlisted_at is not null
   and w.serves_hosts_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')`;
 
+/** Worker w was refused within that time. */
+export const IS_REFUSED = sql<boolean>`(w.refused_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')`;
+
 export const UNKNOWN_MACHINE: MachineFacts = { os: null, arch: null, cpus: null, memoryBytes: null };
 /** Nothing went wrong there lately. */
 const WELL = { faults: 0, fault: null, quarantined_until: null };
@@ -194,6 +197,8 @@ export interface HostRow {
   silent_ms: number;
   /** Its worker serves hosts beside its own machine. */
   serves_others: boolean;
+  /** Why its worker is refused now; null: it is not, as far as that is known. */
+  refusal: string | null;
   /** Null: no blueprint made it. */
   made: MadeFacts | null;
 }
@@ -253,6 +258,8 @@ export async function listHosts(
       sql<number>`(extract(epoch from now() - last_seen_at) * 1000)::float8`.as('silent_ms'),
       sql<boolean>`exists (select 1 from workers w where w.cluster = hosts.cluster and w.id::text = hosts.worker
         and ${SERVES_HOSTS})`.as('serves_others'),
+      sql<string | null>`(select w.refusal from workers w where w.cluster = hosts.cluster and w.id::text = hosts.worker
+        and ${IS_REFUSED})`.as('refusal'),
       sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
         where leases.host = hosts.id and leases.state in ${LIVE})`.as('busy'),
       MADE.as('made'),
@@ -305,6 +312,7 @@ export function whyRefused(host: HostRow, silentAfterMs: number): string | null 
   if (unmade) return unmade;
   if (host.drain) return `drained by ${host.drain.by}: ${host.drain.reason}`;
   if (host.is_quarantined) return `left alone until ${host.quarantined_until?.toISOString()} because ${host.fault}`;
+  if (host.refusal !== null) return `its worker is refused: ${host.refusal}`;
   if (host.silent_ms < silentAfterMs) return host.not_accepting;
   if (host.origin === 'worker') return 'its worker is silent';
   if (host.worker === null) return 'no worker of the cluster serves it; start one there with SLIPWAY_SSH_KEY';

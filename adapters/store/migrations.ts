@@ -358,4 +358,9 @@ export const MIGRATIONS: Record<string, Migration> = {
       primary key (build_id, url, ref)
     );
   `),
+  '0011-pollers': statements(`
+    alter table workers add refused_at timestamptz;
+    alter table workers add refusal text;
+    alter table clusters add door_opened_at timestamptz;
+  `),
 };

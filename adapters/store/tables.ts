@@ -141,6 +141,8 @@ export interface Tables {
     drain: ColumnType<DrainFacts | null, string | null | undefined, string | null>;
     /** The workflow of its maintenance has been started. */
     drain_dispatched_at: NullableInstant;
+    /** When one of its workers was heard again after none was for a while; null: never. */
+    door_opened_at: NullableInstant;
     release: ColumnType<PinnedRelease | null, string | null | undefined, string | null>;
     created_at: Instant;
   };
@@ -174,6 +176,9 @@ export interface Tables {
     /** Id of the pin that it was told to take. */
     release_offered: string | null;
     release_failure: ColumnType<ReleaseFailure | null, string | null | undefined, string | null>;
+    /** When it was last refused over a clock, and what it was told. */
+    refused_at: NullableInstant;
+    refusal: string | null;
     first_seen_at: Instant;
     last_seen_at: Instant;
   };

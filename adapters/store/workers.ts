@@ -52,6 +52,17 @@ export async function recordWorker(db: Database, hello: Hello): Promise<boolean 
   return rows[0]?.enlisted;
 }
 
+/** Notes why the server does not let an enlisted worker in now. What it says of itself does not come home meanwhile. */
+export async function noteRefused(db: Database, who: { cluster: string; worker: string }, why: string): Promise<void> {
+  await db
+    .updateTable('workers')
+    .set({ refused_at: sql`now()`, refusal: why })
+    .where('cluster', '=', who.cluster)
+    .where('id', '=', who.worker)
+    .where('enlisted_at', 'is not', null)
+    .execute();
+}
+
 /** Its hosts are offered no more from now on. @returns false when the worker has never said hello for this cluster */
 export async function setEnlisted(
   db: Database,
