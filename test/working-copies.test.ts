@@ -23,6 +23,7 @@ import { LocalShell } from '../adapters/local-shell';
 import { SshHost } from '../adapters/ssh-host';
 import { checkOut } from '../adapters/working-copies';
 import { containerName } from '../domain/names';
+import type { Build } from '../domain/schemas/api';
 import type { Checkout } from '../domain/schemas/plan';
 import { CuttableLink } from './setup/cuttable-link';
 import { freePort } from './setup/free-port';
@@ -406,6 +407,43 @@ scripts:
     expect(await hostsOf('inner')).toEqual(['box-2', 'box-2']);
     expect(await hostsOf('middle')).toEqual(['box-1', 'box-1']);
   }, 90_000);
+
+  test('B14 20 runs on two hosts, a force-push after the first: all print the same commit, a rerun too', async () => {
+    const moving = newRepository('moving');
+    const pushed = commit(moving, 'file', 'as it was\n');
+    const gate = join(dir, 'gate');
+    const cells = Array.from({ length: 19 }, (_, at) => at).join(', ');
+    await house.project(
+      'moving',
+      `timeout: 5
+repository: { url: '${url('moving')}', ref: main }
+triggers:
+  - name: main
+    runs:
+      - { name: first, container: '${TEST_IMAGE}', script: wait, host-tag: box }
+      - { name: 'n{n}', container: '${TEST_IMAGE}', script: show, host-tag: box, needs: [first], matrix: { axes: { n: [${cells}] } } }
+scripts:
+  wait: "#!/bin/sh\\nwhile [ ! -e '${gate}' ]; do sleep 0.1; done; echo $GIT_SHA $(git rev-parse HEAD) $(cat file)"
+  show: "#!/bin/sh\\necho $GIT_SHA $(git rev-parse HEAD) $(cat file)"
+`,
+    );
+    const { number } = await house.trigger('moving');
+    await waitFor(async () => (await house.run('moving', number, 'first')).state === 'running', { what: 'it runs' });
+    git(moving, 'commit', '-q', '--amend', '-m', 'another');
+    commit(moving, 'file', 'as it is now\n');
+    git(moving, 'reflog', 'expire', '--expire=now', '--all');
+    writeFileSync(gate, '');
+    const { runs } = await house.finished('moving', number, 60_000);
+    const logs = await Promise.all(runs.map(({ name }) => house.logOf('moving', number, name)));
+    await house.call('POST', `/v1/projects/moving/builds/${number}/runs/n7/rerun`, {});
+    await house.finished('moving', number);
+    logs.push(await house.logOf('moving', number, 'n7'));
+
+    expect(new Set(runs.map(({ host }) => host))).toEqual(new Set(['box-1', 'box-2']));
+    expect([logs.length, new Set(logs)]).toEqual([21, new Set([`${pushed} ${pushed} as it was\n`])]);
+    const { commits } = await house.call<Build>('GET', `/v1/projects/moving/builds/${number}`);
+    expect(commits).toEqual([{ url: url('moving'), ref: 'main', commit: pushed }]);
+  }, 120_000);
 
   test('H5 one that cannot be had is an error of its own, with the words of git', async () => {
     await house.project('unknown', definition('').replace('repository:', 'retry: { infrastructure: 0 }\nrepository:'));
