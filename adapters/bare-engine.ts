@@ -46,15 +46,23 @@ interface Lasting<T> {
 const asItIs = (output: AsyncIterable<Buffer>): AsyncIterable<Buffer> => output;
 
 export class BareEngine implements Engine {
-  /** @param root folder of the runs on the machine @param token of the one lease that calls; 0: nobody holds the runs */
+  /**
+   * @param root folder of the runs on the machine
+   * @param options.token of the one lease that calls; default 0: nobody holds the runs
+   * @param options.localRepositories folders and addresses of the machine that repositories may come from; default: none
+   */
   constructor(
     private readonly shell: Shell,
     private readonly root: string,
-    private readonly token = 0,
+    private readonly options: { token?: number; localRepositories?: readonly string[] } = {},
   ) {}
 
+  private get token(): number {
+    return this.options.token ?? 0;
+  }
+
   under(token: number): BareEngine {
-    return new BareEngine(this.shell, this.root, token);
+    return new BareEngine(this.shell, this.root, { ...this.options, token });
   }
 
   async pull(): Promise<void> {
@@ -87,7 +95,8 @@ export class BareEngine implements Engine {
 
   checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {
     const repo = posix.join(this.dirOf(name), 'repo');
-    return checkOut(this.shell, { mirrors: posix.join(this.root, 'mirrors'), repo, checkout, signal });
+    const { localRepositories: local } = this.options;
+    return checkOut(this.shell, { mirrors: posix.join(this.root, 'mirrors'), repo, checkout, signal, local });
   }
 
   /** Has the folder of a run remember the token. @throws EngineError `fenced`: it has seen a newer one */

@@ -55,11 +55,12 @@ export class DockerEngine implements Engine {
    * @param runsDir folder for the runs' files, seen under the same path by the engine
    * @param life.lastAliveAt until when an earlier life of this process was there; default: there was none
    * @param life.isElsewhere the engine is another machine's: its files and its processes are out of reach
+   * @param life.localRepositories folders and addresses of this machine that repositories may come from; default: none
    */
   constructor(
     private readonly docker: Dockerode,
     private readonly runsDir: string,
-    private readonly life: { lastAliveAt?: Date; isElsewhere?: boolean } = {},
+    private readonly life: { lastAliveAt?: Date; isElsewhere?: boolean; localRepositories?: readonly string[] } = {},
   ) {
     const { lastAliveAt = new Date() } = life;
     this.proof = new DockerProof(docker, life.isElsewhere ? undefined : runsDir);
@@ -123,7 +124,8 @@ export class DockerEngine implements Engine {
 
   checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {
     const repo = join(this.runsDir, name, 'repo');
-    return checkOut(new LocalShell(), { mirrors: join(this.runsDir, 'mirrors'), repo, checkout, signal });
+    const { localRepositories: local } = this.life;
+    return checkOut(new LocalShell(), { mirrors: join(this.runsDir, 'mirrors'), repo, checkout, signal, local });
   }
 
   async find(name: string): Promise<FoundContainer | undefined> {

@@ -37,11 +37,15 @@ export class RemoteDockerEngine implements Engine {
     private readonly folders: BareEngine,
   ) {}
 
-  /** @param dir folder of the runs on the machine */
-  static at(docker: Dockerode, shell: Shell, dir: string): RemoteDockerEngine {
+  /** @param dir folder of the runs on the machine @param options as of BareEngine */
+  static at(
+    docker: Dockerode,
+    shell: Shell,
+    { dir, ...options }: { dir: string; localRepositories?: readonly string[] },
+  ): RemoteDockerEngine {
     return new RemoteDockerEngine(
       new DockerEngine(docker, dir, { lastAliveAt: BEFORE_ANY, isElsewhere: true }),
-      new BareEngine(shell, dir),
+      new BareEngine(shell, dir, options),
     );
   }
 

@@ -87,6 +87,16 @@ const Settings = z.object({
     .string()
     .optional()
     .describe('worker: folder of its id and of the runs; default: worker/ in the data folder'),
+  SLIPWAY_LOCAL_REPOSITORIES: z
+    .string()
+    .regex(
+      /^(?:(?:\/[^,\n]*|[\w.:-]+)(?:,(?!$)|$))*$/,
+      'write absolute paths and host names or addresses, separated by commas',
+    )
+    .default('')
+    .describe(
+      'worker: folders below which `file:` repositories may lie, and names or addresses of the loopback or the own link that repositories may come from, as `host` or `host:port`; separated by commas; empty: none',
+    ),
   SLIPWAY_RELEASE_KEYS: z
     .string()
     .regex(/^(?:[\w-]{43}(?:,[\w-]{43})*)?$/, 'write public keys of 43 characters each, separated by commas')
@@ -123,6 +133,7 @@ export type Settings = z.infer<typeof Settings> & {
   gatewayUrl: string;
   workerDir: string;
   releaseKeys: string[];
+  localRepositories: string[];
 };
 
 /** A setting is missing or malformed. The message names every one, one a line. */
@@ -148,11 +159,14 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
     ...settings,
     dataDir,
     workerDir: settings.SLIPWAY_WORKER_DIR ?? join(dataDir, 'worker'),
-    releaseKeys: settings.SLIPWAY_RELEASE_KEYS.split(',').filter((key) => key !== ''),
+    releaseKeys: wordsIn(settings.SLIPWAY_RELEASE_KEYS),
+    localRepositories: wordsIn(settings.SLIPWAY_LOCAL_REPOSITORIES),
     baseUrl: (settings.SLIPWAY_URL ?? `http://${settings.SLIPWAY_LISTEN}`).replace(/\/+$/, ''),
     gatewayUrl: urlHere(settings.SLIPWAY_GATEWAY_LISTEN, settings.SLIPWAY_GATEWAY_TLS_CERT ? 'https' : 'http'),
   };
 }
+
+const wordsIn = (list: string): string[] => list.split(',').filter((word) => word !== '');
 
 /** How a program on this machine reaches what listens there. */
 export function urlHere(address: string, scheme: 'http' | 'https' = 'http'): string {

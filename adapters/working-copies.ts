@@ -1,19 +1,30 @@
 // Owns the checkout of a repository into the folder of a run, from the mirror that its host keeps.
-// Called by the engines.
+// Called by the engines. What is done on the host is in working-copy/: shell texts that are sent along.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Checkout } from '../domain/schemas/plan';
 import { EngineError } from './engine';
 import type { Shell } from './shell';
-import { WORKING_COPY_PROGRAM } from './working-copy-program';
+
+const textOf = (name: string): string => readFileSync(join(__dirname, 'working-copy', `${name}.sh`), 'utf8');
+const [CHECKOUT, FETCH, TREE] = [textOf('checkout'), textOf('fetch'), textOf('tree')];
 
 /** A mirror that nobody used for so many days goes, and the least used ones above a size of all of a host, KiB. */
 const KEPT = { days: 30, kib: 50 * 1024 * 1024 };
+/** Lines of git that a message has at most: the first ones, which say what happened, and the last ones. */
+const LINES_KEPT = { first: 2, last: 2 };
+/** Said on standard error before a second try. */
+const NEXT_TRY = '\f';
 
 export interface CheckOutOptions {
   /** Folder of the mirrors, and that of the tree: paths on the machine. */
   mirrors: string;
   repo: string;
+  /** `ref` may also be the full id of a commit that no branch has any longer. */
   checkout: Checkout;
   signal: AbortSignal;
+  /** Folders of the machine, and its own addresses, that repositories may come from; default: none. */
+  local?: readonly string[];
   kept?: typeof KEPT;
 }
 
@@ -21,30 +32,52 @@ export interface CheckOutOptions {
  * Puts a clean tree into `repo`, a path on the machine of `shell`. May be repeated. @returns the commit
  * @throws EngineError `checkout-failed` with what git said
  */
-export async function checkOut(
-  shell: Shell,
-  { mirrors, repo, checkout, signal, kept = KEPT }: CheckOutOptions,
-): Promise<string> {
-  const { url, ref, submodules, lfs } = checkout;
-  const flag = (isOn: boolean): string => (isOn ? '1' : '0');
-  const args = [mirrors, repo, url, ref, flag(submodules), flag(lfs), String(kept.days), String(kept.kib)];
-  const command = [shell.shell, '-c', WORKING_COPY_PROGRAM, 'slipway', ...args];
-  const opened = await shell.open(command, { signal, keepsInput: true }).catch((error: unknown) => fail(error));
-  const said: Buffer[] = [];
+export async function checkOut(shell: Shell, options: CheckOutOptions): Promise<string> {
+  const { url, ref } = options.checkout;
+  const command = [shell.shell, '-c', CHECKOUT, 'slipway', FETCH, TREE, ...argumentsOf(options)];
   try {
+    const opened = await shell.open(command, { signal: options.signal, keepsInput: true });
+    const said: Buffer[] = [];
     for await (const piece of opened.output) said.push(piece);
     const { code, errors } = await opened.ended;
     const commit = Buffer.concat(said).toString().trim().split('\n').at(-1) ?? '';
     if (code === 0 && /^[0-9a-f]{40,64}$/.test(commit)) return commit;
-    const why = errors.trim().split('\n').slice(-3).join('; ') || `git ended with code ${code}`;
+    const why = reasonIn(errors) || `git ended with code ${code}`;
     const reason = /no space left on device/i.test(errors) ? 'disk-full' : 'checkout-failed';
-    throw new EngineError(reason, `cannot check out ${ref} of ${url}: ${why}`);
+    throw new EngineError(reason, hidePasswords(`cannot check out ${ref} of ${url}: ${why}`));
   } catch (error) {
-    return fail(error);
+    if (error instanceof EngineError) throw error;
+    throw new EngineError('engine-unavailable', hidePasswords((error as Error).message), { cause: error });
   }
 }
 
-function fail(error: unknown): never {
-  if (error instanceof EngineError) throw error;
-  throw new EngineError('engine-unavailable', (error as Error).message, { cause: error });
+function argumentsOf({ mirrors, repo, checkout, local = [], kept = KEPT }: CheckOutOptions): string[] {
+  const { url, ref, submodules, lfs } = checkout;
+  const flag = (isOn: boolean): string => (isOn ? '1' : '0');
+  return [mirrors, repo, url, ref, flag(submodules), flag(lfs), String(kept.days), String(kept.kib), local.join('\n')];
+}
+
+/** What the last try said, in one line. Servers have their words in it, so nothing in it may steer a terminal. */
+export function reasonIn(errors: string): string {
+  const { first, last } = LINES_KEPT;
+  const lines = (errors.split(NEXT_TRY).at(-1) ?? '')
+    .split('\n')
+    .map((line) => line.replace(/\p{Cc}+/gu, ' ').trim())
+    .filter((line) => line !== '');
+  const kept = lines.length > first + last ? [...lines.slice(0, first), '…', ...lines.slice(-last)] : lines;
+  return kept.join('; ');
+}
+
+/** Takes out what stands before the host of each URL; of SSH and git the name of the user stays. */
+export function hidePasswords(text: string): string {
+  return text.replace(/\b([a-z][a-z0-9+.-]*):\/\/([^\s'"]+)/gi, (whole: string, scheme: string, rest: string) => {
+    const authority = /^[^/?#]*/.exec(rest)?.[0] ?? '';
+    // A password may have a slash in it, which no URL allows: what looks like a port is none then.
+    const isCut = authority.includes(':') && !/:\d*$/.test(authority) && !authority.includes('@');
+    const end = isCut ? rest.lastIndexOf('@') : authority.lastIndexOf('@');
+    if (end === -1) return whole;
+    const user = rest.slice(0, end).split(':')[0] ?? '';
+    const shown = /^https?$/i.test(scheme) ? '***' : rest.slice(0, end).includes(':') ? `${user}:***` : user;
+    return `${scheme}://${shown}@${rest.slice(end + 1)}`;
+  });
 }

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -13,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ensureDependencies, ensureNode, ROOT, runScript, runStep, say } from './setup.mjs';
 
 const require = createRequire(import.meta.url);
@@ -61,6 +62,11 @@ async function compile() {
   runStep('build program', [process.execPath, join(PACKAGES, 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
   // npx links to it, and makes it executable only the first time that it sees this folder.
   chmodSync(join(DIST, 'cli', 'main.js'), 0o755);
+  // Shell texts are sent along as they are.
+  for (const file of CODE.flatMap(filesBelow).filter((name) => name.endsWith('.sh'))) {
+    mkdirSync(dirname(join(DIST, file)), { recursive: true });
+    copyFileSync(join(ROOT, file), join(DIST, file));
+  }
   // What was deleted or renamed in the sources must not be found by anything that lists dist/.
   for (const folder of CODE) {
     for (const file of filesBelow(join('dist', folder))) {

@@ -53,7 +53,7 @@ function overSsh(): BareEngine {
   return new BareEngine(host, root);
 }
 const remote = (docker: Dockerode): Engine =>
-  RemoteDockerEngine.at(docker, new HelperShell(docker, helped, 'far'), root);
+  RemoteDockerEngine.at(docker, new HelperShell(docker, helped, 'far'), { dir: root });
 const helped = { dir: root, helper: TEST_IMAGE };
 /** The machine's own engine, for those alone who show that certificate. */
 const whom = { ...TEST_TLS, ca: [TEST_CLIENT_TLS.cert], requestCert: true, allowHalfOpen: true };

@@ -33,6 +33,8 @@ import { waitFor } from './setup/wait-for';
 
 const dir = mkdtempSync(join(tmpdir(), 'slipway-copies-'));
 const origin = join(dir, 'served', 'origin');
+/** Its servers are on the loopback, its repositories below the folder. */
+const localRepositories = ['127.0.0.1', join(dir, 'served')];
 const forever = new AbortController().signal;
 let daemon: ChildProcess;
 let sshd: SshServer;
@@ -110,7 +112,8 @@ async function take(engine: Engine, root: string, checkout: Checkout): Promise<{
 
 describe.each(['the machine itself', 'a host over SSH'])('on %s', (kind) => {
   const root = join(dir, kind.replaceAll(' ', '-'));
-  const engine = (): Engine => new BareEngine(kind === 'the machine itself' ? new LocalShell() : host, root);
+  const engine = (): Engine =>
+    new BareEngine(kind === 'the machine itself' ? new LocalShell() : host, root, { localRepositories });
   const mirrors = join(root, 'mirrors');
   const mirrorDirs = (): string[] => readdirSync(mirrors).filter((name) => statSync(join(mirrors, name)).isDirectory());
 
@@ -169,7 +172,13 @@ describe.each(['the machine itself', 'a host over SSH'])('on %s', (kind) => {
     expect(git(again.at, 'fsck')).toBe('');
   }, 60_000);
 
-  test.each(['its objects are cut', 'a ref is nonsense', 'its settings are gone'])(
+  test.each([
+    'its objects are cut',
+    'a ref is nonsense',
+    'its settings are gone',
+    'a killed git left its locks',
+    'a folder is in the way of a branch',
+  ])(
     'H5 a mirror is mended: %s',
     async (how) => {
       await take(engine(), root, wish('main'));
@@ -185,8 +194,21 @@ describe.each(['the machine itself', 'a host over SSH'])('on %s', (kind) => {
       }
       if (how === 'a ref is nonsense') writeFileSync(join(mirror, 'refs', 'heads', 'main'), 'nonsense\n');
       if (how === 'its settings are gone') for (const name of ['HEAD', 'config']) rmSync(join(mirror, name));
+      if (how === 'a killed git left its locks') {
+        const names = ['refs/heads/main', 'packed-refs', 'config', 'HEAD', 'shallow', 'refs/slipway/one'];
+        mkdirSync(join(mirror, 'refs', 'slipway'), { recursive: true });
+        for (const name of names) writeFileSync(join(mirror, `${name}.lock`), '');
+        writeFileSync(join(objects, 'pack', 'tmp_pack_x'), 'half of one');
+      }
+      if (how === 'a folder is in the way of a branch') {
+        rmSync(join(mirror, 'refs', 'heads', 'main'), { force: true });
+        mkdirSync(join(mirror, 'refs', 'heads', 'main', 'x.y'), { recursive: true });
+        writeFileSync(join(mirror, 'refs', 'heads', 'main', 'x.y', '..z'), '');
+      }
+      commit(origin, 'pushed', `${randomUUID()}\n`);
       const { at, commit: got } = await take(engine(), root, wish('main'));
 
+      expect(readdirSync(join(at, '.git', 'objects', 'pack')).filter((name) => name.startsWith('tmp'))).toEqual([]);
       expect(got).toBe(git(origin, 'rev-parse', 'main'));
       expect(git(at, 'status', '--porcelain')).toBe('');
     },
@@ -245,7 +267,7 @@ describe.each(['the machine itself', 'a host over SSH'])('on %s', (kind) => {
 
 describe('more than one repository', () => {
   const root = join(dir, 'more');
-  const engine = new BareEngine(new LocalShell(), root);
+  const engine = new BareEngine(new LocalShell(), root, { localRepositories });
 
   test('H5 submodules, and those inside of them, come from mirrors of their own', async () => {
     const inner = newRepository('inner');
@@ -291,6 +313,7 @@ describe('more than one repository', () => {
         mirrors,
         repo,
         signal: forever,
+        local: localRepositories,
         checkout: wish('main', { url: url(name) }),
         kept: { days: 30, kib },
       });
@@ -309,7 +332,7 @@ describe('more than one repository', () => {
 
 test('H5 files kept by git-lfs are there, and come from the mirror the second time', async () => {
   const root = join(dir, 'lfs');
-  const engine = new BareEngine(new LocalShell(), root);
+  const engine = new BareEngine(new LocalShell(), root, { localRepositories });
   const large = newRepository('large');
   git(large, 'lfs', 'install', '--local');
   git(large, 'lfs', 'track', '*.bin');
@@ -328,7 +351,10 @@ test('H5 files kept by git-lfs are there, and come from the mirror the second ti
 describe('in a build', () => {
   let house: House;
   beforeAll(async () => {
-    house = await House.open({ slots: 2, env: { SLIPWAY_SSH_KEY: sshd.privateKey } });
+    house = await House.open({
+      slots: 2,
+      env: { SLIPWAY_SSH_KEY: sshd.privateKey, SLIPWAY_LOCAL_REPOSITORIES: localRepositories.join() },
+    });
     const reach = sshd.reach();
     for (const name of ['box-1', 'box-2']) {
       await house.operated('POST', '/v1/clusters/local/hosts', {

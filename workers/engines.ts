@@ -46,11 +46,12 @@ export class Engines {
     lastAliveAt: Date,
   ) {
     const runs = join(settings.workerDir, 'runs');
+    const { localRepositories } = settings;
     if (settings.SLIPWAY_ENGINE === 'docker') {
-      this.own = patient(new DockerEngine(this.docker, runs, { lastAliveAt }));
+      this.own = patient(new DockerEngine(this.docker, runs, { lastAliveAt, localRepositories }));
       this.probeOwn = () => requireAnswer(this.docker);
     } else {
-      const bare = new BareEngine(new LocalShell(), runs);
+      const bare = new BareEngine(new LocalShell(), runs, { localRepositories });
       this.own = patient(bare);
       this.probeOwn = () => bare.probe();
     }
@@ -102,24 +103,31 @@ export class Engines {
   }
 
   private connect(name: string, reach: Reach): Pick<KeptEngine, 'direct' | 'close'> {
-    const { SLIPWAY_SSH_KEY: key = '' } = this.settings;
+    const { SLIPWAY_SSH_KEY: key = '', localRepositories } = this.settings;
     const stay = (): void => undefined;
     switch (reach.kind) {
       case 'ssh': {
         const host = new SshHost(name, reach, key);
-        return { direct: new BareEngine(host, reach.dir), close: () => host.close() };
+        return { direct: new BareEngine(host, reach.dir, { localRepositories }), close: () => host.close() };
       }
-      case 'container':
-        return { direct: new BareEngine(new ContainerShell(this.docker, reach, name), reach.dir), close: stay };
+      case 'container': {
+        const shell = new ContainerShell(this.docker, reach, name);
+        return { direct: new BareEngine(shell, reach.dir, { localRepositories }), close: stay };
+      }
       case 'docker-ssh': {
         const host = new SshHost(name, reach, key);
-        return { direct: remoteDocker(dockerOverSsh(host, reach.socket), reach, name), close: () => host.close() };
+        return { direct: this.remoteDocker(dockerOverSsh(host, reach.socket), reach, name), close: () => host.close() };
       }
       case 'docker-tls': {
         const { SLIPWAY_DOCKER_CA: ca, SLIPWAY_DOCKER_CERT: cert, SLIPWAY_DOCKER_KEY: own } = this.settings;
-        return { direct: remoteDocker(dockerByTls(reach, { ca, cert, key: own }), reach, name), close: stay };
+        return { direct: this.remoteDocker(dockerByTls(reach, { ca, cert, key: own }), reach, name), close: stay };
       }
     }
+  }
+
+  private remoteDocker(docker: Dockerode, reach: DockerSshReach | DockerTlsReach, name: string): RemoteDockerEngine {
+    const { localRepositories } = this.settings;
+    return RemoteDockerEngine.at(docker, new HelperShell(docker, reach, name), { dir: reach.dir, localRepositories });
   }
 
   private drop(one: KeptEngine): void {
@@ -127,6 +135,3 @@ export class Engines {
     one.close();
   }
 }
-
-const remoteDocker = (docker: Dockerode, reach: DockerSshReach | DockerTlsReach, name: string): RemoteDockerEngine =>
-  RemoteDockerEngine.at(docker, new HelperShell(docker, reach, name), reach.dir);
