@@ -1,7 +1,7 @@
 // Owns the start of an attempt: what is there already is adopted, else all that it needs is made ready on its hosts, and
 // its script started once. Called by supervise.ts.
 import { DEFAULT_LIMITS } from '../domain/build-input';
-import { isCommitId } from '../domain/repository';
+import { isCommitId, trusting } from '../domain/repository';
 import type { Checkout } from '../domain/schemas/plan';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerSpec, Engine, EngineError, FoundContainer } from '../adapters/engine';
@@ -100,7 +100,11 @@ async function create(
   const runDir = await engine.makeRunDir(at.name, script, hosts && SLIPWAY_PROGRAM);
   const commit = checkout && (await checkOutOnce({ engine, api }, checkout, at));
   const spec = containerSpec(worker, lease, { ...at, runDir, host: lease.host });
-  const env = { ...spec.env, ...besideEnv(beside), ...(commit === undefined ? {} : { GIT_SHA: commit }) };
+  const env = {
+    ...spec.env,
+    ...besideEnv(beside),
+    ...(commit === undefined ? {} : { GIT_SHA: commit, ...trusting(spec.env) }),
+  };
   // An image that was made on another host has no name in a registry; there the reference of the plan is all there is.
   const image = lease.image.startsWith('sha256:') ? lease.spec.container : lease.image;
   return createFrom(engine, { ...spec, env, image: lease.image }, { image, given: at.given });

@@ -2,6 +2,7 @@
 // Called by the engines. What is done on the host is in working-copy/: shell texts that are sent along.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { hideCredentials, isCommitId } from '../domain/repository';
 import type { Checkout } from '../domain/schemas/plan';
 import { EngineError } from './engine';
 import type { Shell } from './shell';
@@ -44,17 +45,27 @@ export async function checkOut(shell: Shell, options: CheckOutOptions): Promise<
     if (code === 0 && /^[0-9a-f]{40,64}$/.test(commit)) return commit;
     const why = reasonIn(errors) || `git ended with code ${code}`;
     const reason = /no space left on device/i.test(errors) ? 'disk-full' : 'checkout-failed';
-    throw new EngineError(reason, hidePasswords(`cannot check out ${ref} of ${url}: ${why}`));
+    throw new EngineError(reason, hideCredentials(`cannot check out ${ref} of ${url}: ${why}`));
   } catch (error) {
     if (error instanceof EngineError) throw error;
-    throw new EngineError('engine-unavailable', hidePasswords((error as Error).message), { cause: error });
+    throw new EngineError('engine-unavailable', hideCredentials((error as Error).message), { cause: error });
   }
 }
 
 function argumentsOf({ mirrors, repo, checkout, local = [], kept = KEPT }: CheckOutOptions): string[] {
   const { url, ref, submodules, lfs } = checkout;
   const flag = (isOn: boolean): string => (isOn ? '1' : '0');
-  return [mirrors, repo, url, ref, flag(submodules), flag(lfs), String(kept.days), String(kept.kib), local.join('\n')];
+  return [
+    mirrors,
+    repo,
+    url,
+    isCommitId(ref) ? ref.toLowerCase() : ref,
+    flag(submodules),
+    flag(lfs),
+    String(kept.days),
+    String(kept.kib),
+    local.join('\n'),
+  ];
 }
 
 /** What the last try said, in one line. Servers have their words in it, so nothing in it may steer a terminal. */
@@ -66,18 +77,4 @@ export function reasonIn(errors: string): string {
     .filter((line) => line !== '');
   const kept = lines.length > first + last ? [...lines.slice(0, first), '…', ...lines.slice(-last)] : lines;
   return kept.join('; ');
-}
-
-/** Takes out what stands before the host of each URL; of SSH and git the name of the user stays. */
-export function hidePasswords(text: string): string {
-  return text.replace(/\b([a-z][a-z0-9+.-]*):\/\/([^\s'"]+)/gi, (whole: string, scheme: string, rest: string) => {
-    const authority = /^[^/?#]*/.exec(rest)?.[0] ?? '';
-    // A password may have a slash in it, which no URL allows: what looks like a port is none then.
-    const isCut = authority.includes(':') && !/:\d*$/.test(authority) && !authority.includes('@');
-    const end = isCut ? rest.lastIndexOf('@') : authority.lastIndexOf('@');
-    if (end === -1) return whole;
-    const user = rest.slice(0, end).split(':')[0] ?? '';
-    const shown = /^https?$/i.test(scheme) ? '***' : rest.slice(0, end).includes(':') ? `${user}:***` : user;
-    return `${scheme}://${shown}@${rest.slice(end + 1)}`;
-  });
 }

@@ -1,5 +1,6 @@
 // Owns `slipway doctor`: what this machine lacks for Slipway, and the command that mends it. Looks only, changes nothing.
 // Called by main.ts. Needs no network.
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { access, constants, statfs } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -53,7 +54,7 @@ export async function doctor(options: { json?: boolean }, output: Output): Promi
 
 /** Looks at everything Slipway stands on. Never throws for what it finds. */
 export async function runDoctor(options: DoctorOptions): Promise<DoctorReport> {
-  const groups = [checkNode, checkBuild, checkTemporal, checkDocker, checkPorts, checkDataDir];
+  const groups = [checkNode, checkBuild, checkTemporal, checkDocker, checkBox, checkPorts, checkDataDir];
   const found = await Promise.all(groups.map(async (group) => group(options)));
   const checks = found.flat();
   return { checks, exitCode: checks.some((check) => check.state === 'missing') ? 2 : 0 };
@@ -143,6 +144,27 @@ async function checkImageSource(): Promise<Check> {
     return { name: 'image', state: 'ok', detail: `${STARTER_IMAGE} will be pulled, or made from ${busybox}` };
   const detail = `${STARTER_IMAGE} will be pulled; without a network it could not be made`;
   return { name: 'image', state: 'note', detail, fix: 'sudo apt-get install -y busybox-static' };
+}
+
+/** As checkouts ask it. */
+async function checkBox({ env }: DoctorOptions): Promise<Check> {
+  const name = 'checkouts';
+  const path = await findOnPath('bwrap', env);
+  const without = 'git runs with the rights of the worker, and each path is checked';
+  if (!path) {
+    const fix = 'sudo apt-get install -y bubblewrap';
+    return { name, state: 'note', detail: `no bubblewrap (bwrap), so ${without}`, fix };
+  }
+  const namespaces = ['--unshare-user', '--unshare-pid', '--unshare-ipc', '--unshare-net'];
+  const command = [...namespaces, '--ro-bind', '/', '/', '--dev', '/dev', 'git', '--version'];
+  const problem = await new Promise<string | undefined>((done) => {
+    execFile(path, command, { env, timeout: QUESTION_LIMIT_MS }, (error, _, said) =>
+      done(error ? said.trim() || error.message : undefined),
+    );
+  });
+  if (problem === undefined)
+    return { name, state: 'ok', detail: `in a box of bubblewrap, without the worker's rights` };
+  return { name, state: 'note', detail: `bubblewrap cannot make a box here (${problem}), so ${without}` };
 }
 
 async function checkPorts({ settings, env }: DoctorOptions): Promise<Check[]> {

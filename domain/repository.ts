@@ -27,6 +27,20 @@ export function hidePasswords(text: string): string {
   return text.replace(/([a-z][a-z0-9+.-]*:\/\/)[^\s/?#@:]*:[^\s/?#]*@/gi, '$1');
 }
 
+/** Takes out all that may be a secret before the host of each URL, also a user that is a token; that of SSH and git stays. */
+export function hideCredentials(text: string): string {
+  return text.replace(/\b([a-z][a-z0-9+.-]*):\/\/([^\s'"]+)/gi, (whole: string, scheme: string, rest: string) => {
+    const authority = /^[^/?#]*/.exec(rest)?.[0] ?? '';
+    // A password may have a slash in it, which no URL allows: what looks like a port is none then.
+    const isCut = authority.includes(':') && !/:\d*$/.test(authority) && !authority.includes('@');
+    const end = isCut ? rest.lastIndexOf('@') : authority.lastIndexOf('@');
+    if (end === -1) return whole;
+    const user = rest.slice(0, end).split(':')[0] ?? '';
+    const shown = /^https?$/i.test(scheme) ? '***' : rest.slice(0, end).includes(':') ? `${user}:***` : user;
+    return `${scheme}://${shown}@${rest.slice(end + 1)}`;
+  });
+}
+
 /**
  * Why git takes no such name for a branch, a tag or a ref; undefined: it does.
  * @see https://git-scm.com/docs/git-check-ref-format with --allow-onelevel; a leading `-`, which no branch has, is refused too
@@ -91,5 +105,20 @@ export function planCheckout({ repository, checkout, find }: CheckoutWish): { en
   return {
     env: { GIT_URL: url, GIT_REF: ref },
     checkout: { url, ref: isCommitId(wanted) ? wanted.toLowerCase() : wanted, submodules, lfs },
+  };
+}
+
+/**
+ * What a script finds in its environment so that git works with its tree, which belongs to the user of the worker; what
+ * `env` sets for git in the same way stays. All folders: a submodule is one of its own, and nobody else has any there.
+ * @see https://git-scm.com/docs/git-config#ENVIRONMENT
+ */
+export function trusting(env: Readonly<Record<string, string>>): Record<string, string> {
+  const { GIT_CONFIG_COUNT: count = '0' } = env;
+  if (!/^\d{1,4}$/.test(count)) return {};
+  return {
+    GIT_CONFIG_COUNT: String(Number(count) + 1),
+    [`GIT_CONFIG_KEY_${Number(count)}`]: 'safe.directory',
+    [`GIT_CONFIG_VALUE_${Number(count)}`]: '*',
   };
 }

@@ -149,3 +149,23 @@ it('a data folder on a full disk is missing, with what to do', async () => {
     fix: expect.stringContaining('SLIPWAY_DATA_DIR'),
   });
 });
+
+it('S4 without bubblewrap, or where it may not do its work, it says with whose rights checkouts run', async () => {
+  const bin = join(dir, 'bin');
+  mkdirSync(bin, { recursive: true });
+  env.PATH = bin;
+  expect(find(await look(), 'checkouts')).toEqual({
+    name: 'checkouts',
+    state: 'note',
+    detail: 'no bubblewrap (bwrap), so git runs with the rights of the worker, and each path is checked',
+    fix: 'sudo apt-get install -y bubblewrap',
+  });
+  const say = (text: string): void => writeFileSync(join(bin, 'bwrap'), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+  say('echo "bwrap: No permissions to create new namespace" >&2; exit 1');
+  expect(find(await look(), 'checkouts')).toMatchObject({
+    state: 'note',
+    detail: expect.stringContaining('(bwrap: No permissions to create new namespace)'),
+  });
+  say('exit 0');
+  expect(find(await look(), 'checkouts')).toMatchObject({ state: 'ok' });
+});

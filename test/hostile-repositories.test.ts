@@ -1,14 +1,15 @@
 // Proves that a repository gets nothing of the host that checks it out, with bubblewrap and without: real git, real git-lfs.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LocalShell } from '../adapters/local-shell';
 import type { OpenOptions, Opened, Shell } from '../adapters/shell';
-import { checkOut, hidePasswords, reasonIn } from '../adapters/working-copies';
+import { checkOut, reasonIn } from '../adapters/working-copies';
+import { hideCredentials, trusting } from '../domain/repository';
 import { serveFolder } from './setup/http-folder';
 
 const dir = mkdtempSync(join(tmpdir(), 'slipway-hostile-'));
@@ -72,7 +73,9 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-describe.each(['in a box', 'where the host has no box'])('%s', (kind) => {
+/** Not every machine lets a user make namespaces. */
+const hasBox = spawnSync('bwrap', ['--unshare-user', '--unshare-net', '--ro-bind', '/', '/', 'true']).status === 0;
+describe.each([...(hasBox ? ['in a box'] : []), 'where the host has no box'])('%s', (kind) => {
   const root = join(dir, kind.replaceAll(' ', '-'));
   const path = kind === 'in a box' ? process.env.PATH! : `${noBox}:${process.env.PATH}`;
   const env = { PATH: path, HOME: home };
@@ -97,7 +100,7 @@ describe.each(['in a box', 'where the host has no box'])('%s', (kind) => {
     writeFileSync(join(outside, 'precious'), 'precious\n');
     const payload = repository(named('payload'), { owned: 'by a repository\n' });
     const commit = git(payload, 'rev-parse', 'HEAD');
-    const section = `[submodule "m"]\n\tpath = sub\n\turl = ${`file://${payload}`}\n\tpath = -link\n`;
+    const section = `[submodule "m"]\n\tpath = sub\n\turl = file://${payload}\n\tpath = -link\n`;
     const at = repository(named('twice'), { '.gitmodules': section, '-link': `-> ${outside}` });
     link(at, { sub: commit });
     git(payload, 'update-ref', `refs/heads/${git(at, 'rev-parse', 'HEAD:-link')}`, commit);
@@ -264,6 +267,23 @@ describe.each(['in a box', 'where the host has no box'])('%s', (kind) => {
     }
   });
 
+  test('H5 in its box git sees no file but what it needs, and can write to none', async () => {
+    const own = join(dir, named('curious'));
+    mkdirSync(own);
+    writeFileSync(join(own, 'secret'), 'a secret of the host\n');
+    const helper = `!cat "$HOME"/secret >&2; echo > "$HOME"/written; echo seen: $(ls "$HOME"/.. | wc -l) >&2; false`;
+    writeFileSync(join(own, '.gitconfig'), `[credential]\n\thelper = "${helper.replaceAll('"', '\\"')}"\n`);
+    const server = await serveFolder(served, { authorization: 'nobody knows' });
+    const url = `http://127.0.0.1:${server.port}/x/.git`;
+    const message = await take(url, { env: { HOME: own } }).catch((error: Error) => error.message);
+    await server.close();
+
+    expect(message).toContain('seen: ');
+    expect([message.includes('a secret of the host'), existsSync(join(own, 'written'))]).toEqual(
+      kind === 'in a box' ? [false, false] : [true, true],
+    );
+  });
+
   test('H5 .lfsconfig is without effect: nobody is asked for files but the server of the repository', async () => {
     const asked: string[] = [];
     const server: Server = createServer(({ method, url = '' }, answer) => {
@@ -393,7 +413,27 @@ test.each([
   ['https://host:8443/@scope/x@1', 'https://host:8443/@scope/x@1'],
   ['git@host:x.git', 'git@host:x.git'],
 ])('H5 no password of a URL is in a message: %s', (text, shown) => {
-  expect(hidePasswords(text)).toBe(shown);
+  expect(hideCredentials(text)).toBe(shown);
+});
+
+test('H5 git works with a tree of another user, and what the file sets for git stays', () => {
+  const at = repository('owned', { file: 'x' });
+  const log = (env: Record<string, string>): string =>
+    spawnSync('git', ['-C', at, 'log', '-1', '--format=%s %(trailers)', '--no-decorate'], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH, HOME: home, GIT_TEST_ASSUME_DIFFERENT_OWNER: '1', ...env },
+    }).stderr;
+
+  expect(log({})).toContain('dubious ownership');
+  expect(log(trusting({}))).toBe('');
+  const own = { GIT_CONFIG_COUNT: '1', GIT_CONFIG_KEY_0: 'user.name', GIT_CONFIG_VALUE_0: 'CI' };
+  expect({ ...own, ...trusting(own) }).toEqual({
+    ...own,
+    GIT_CONFIG_COUNT: '2',
+    GIT_CONFIG_KEY_1: 'safe.directory',
+    GIT_CONFIG_VALUE_1: '*',
+  });
+  expect(trusting({ GIT_CONFIG_COUNT: 'many' })).toEqual({});
 });
 
 test('H5 a message keeps the first words of git, of the last try alone, and steers no terminal', () => {

@@ -54,7 +54,7 @@ in_box() {
     [ ! -e "/$part" ] || set -- --ro-bind "/$part" "/$part" "$@"
   done
   bwrap --unshare-user --unshare-pid --unshare-ipc --cap-drop ALL --die-with-parent --new-session \
-    --tmpfs /tmp --proc /proc --dev /dev --chdir / "$@"
+    --tmpfs /tmp --dev /dev --chdir / "$@"
 }
 is_boxed=yes
 command -v bwrap >/dev/null && in_box --unshare-net -- git --version >/dev/null 2>&1 || is_boxed=
