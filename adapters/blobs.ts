@@ -2,7 +2,7 @@
 // Called by the API (logs, artifacts) and by the orchestrator (compression).
 import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 
@@ -54,7 +54,22 @@ export class FileBlobs implements Blobs {
   }
 
   async remove(key: string): Promise<void> {
-    await rm(this.pathOf(key), { force: true });
+    const path = this.pathOf(key);
+    await rm(path, { force: true });
+    await this.removeEmpty(dirname(path));
+  }
+
+  /** Folders are made for what lies in them: one that is empty goes too, and those above it, up to the root. */
+  private async removeEmpty(folder: string): Promise<void> {
+    for (let at = folder; at !== this.root && at.startsWith(this.root); at = dirname(at)) {
+      if (
+        !(await rmdir(at).then(
+          () => true,
+          () => false,
+        ))
+      )
+        return;
+    }
   }
 
   private pathOf(key: string): string {
@@ -90,13 +105,17 @@ async function writeDurably(path: string, bytes: AsyncIterable<Uint8Array> | Ite
   return { sizeBytes, digest: `sha256:${hash.digest('hex')}` };
 }
 
+/** Tries of making a file in its folder, which whoever removes the last other file in it may have removed. */
+const TRIES = 5;
+
 async function openIn(path: string) {
-  try {
-    return await open(path, 'wx');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    await mkdir(dirname(path), { recursive: true });
-    return open(path, 'wx');
+  for (let left = TRIES; ; left -= 1) {
+    try {
+      return await open(path, 'wx');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || left === 0) throw error;
+      await mkdir(dirname(path), { recursive: true });
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import { ErrorAnswer } from '../domain/schemas/api';
 import * as shells from '../domain/schemas/shells';
 import * as shapes from '../domain/schemas/worker-api';
 import { ShownToken, type TokenSigner } from './cluster-keys';
+import { retryAfterMs } from './retry-after';
 import type { ArchivedFile } from './engine';
 import type { z } from 'zod';
 
@@ -168,9 +169,10 @@ export class WorkerApi {
   private async call(call: Call): Promise<unknown> {
     for (let waitMs = BACKOFF_MS.first; ; waitMs = Math.min(waitMs * 2, BACKOFF_MS.most)) {
       call.signal?.throwIfAborted();
-      const answer = await this.tryOnce(call);
+      const told = { afterMs: 0 };
+      const answer = await this.tryOnce(call, told);
       if (answer !== undefined) return answer.json;
-      await sleep(waitMs * (0.5 + Math.random()), undefined, { signal: call.signal });
+      await sleep(Math.max(waitMs * (0.5 + Math.random()), told.afterMs), undefined, { signal: call.signal });
     }
   }
 
@@ -180,7 +182,8 @@ export class WorkerApi {
     this.lastTold = why;
   }
 
-  private async tryOnce(call: Call): Promise<{ json: unknown } | undefined> {
+  /** @param told gets when the server wants to be asked again, where it has said so */
+  private async tryOnce(call: Call, told?: { afterMs: number }): Promise<{ json: unknown } | undefined> {
     const body = call.body?.();
     const limit = AbortSignal.timeout(CALL_LIMIT_MS);
     const init = {
@@ -214,6 +217,7 @@ export class WorkerApi {
       return undefined;
     }
     if (response.status >= 500 && response.status !== 507) return undefined;
+    if (response.status === 429 && told) told.afterMs = retryAfterMs(response) ?? 0;
     if (response.status === 429 || response.status === 408) return undefined;
     throw refusal(response.status, text);
   }

@@ -8,7 +8,7 @@ import type { ApiContext } from './context';
 import { Refusal } from './problem';
 
 /** The machine that a request comes from: whose turn it is, and how much it may ask, is counted by it. */
-export const peerOf = (request: Request): string => request.socket.remoteAddress ?? '';
+export const peerOf = (request: Pick<Request, 'socket'>): string => request.socket.remoteAddress ?? '';
 
 export interface Caller {
   /** As the audit shows it. */

@@ -6,6 +6,7 @@ import type { Temporal } from '../adapters/temporal';
 import type { Database } from '../adapters/store/connect';
 import type { RefusalAudit } from '../adapters/refusal-audit';
 import type { Identities } from '../adapters/worker-identity';
+import type { Limits } from './limits';
 import type { OwnAddress } from './own-address';
 import type { Links } from './views';
 
@@ -17,6 +18,7 @@ export interface ApiContext {
   log: Logger;
   links: Links;
   ownAddress: OwnAddress;
+  limits: Limits;
   /** Who calls as a worker. */
   identities: Identities;
   refusals: RefusalAudit;

@@ -14,6 +14,7 @@ import { readAccess } from '../adapters/store/clusters';
 import { Temporal } from '../adapters/temporal';
 import { Identities } from '../adapters/worker-identity';
 import type { ApiContext } from './context';
+import { makeLimits } from './limits';
 import { readOwnAddress } from './own-address';
 import { listen, makeApp, makeTriggerApp } from './server';
 
@@ -52,6 +53,7 @@ function makeContext(settings: Settings, ports: Ports): ApiContext {
       namespace: ports.temporal.namespace,
     },
     ownAddress: readOwnAddress(settings),
+    limits: makeLimits(),
     identities: new Identities({ accessOf: (cluster) => readAccess(ports.db, cluster) }),
     refusals: new RefusalAudit(ports.db, ports.log),
     adminToken: settings.SLIPWAY_ADMIN_TOKEN,

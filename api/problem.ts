@@ -14,6 +14,8 @@ import type { Problem } from '../domain/schemas/words';
 /** Thrown by a route to refuse a request. `code` is kebab-case and stable; `detail` says what, which, and what to do. */
 export class Refusal extends Error {
   problems: Problem[] | undefined;
+  /** After which it may be asked again, s, where the status is 429 or 503. */
+  retryAfterS = 1;
 
   constructor(
     readonly status: number,
@@ -21,6 +23,12 @@ export class Refusal extends Error {
     readonly detail: string,
   ) {
     super(detail);
+  }
+
+  /** Says when to come again. */
+  after(seconds: number): this {
+    this.retryAfterS = seconds;
+    return this;
   }
 
   /** Adds what is wrong in detail. */
@@ -52,7 +60,7 @@ export function errorHandler(log: Logger): ErrorRequestHandler {
     if (refusal.status >= 500) log.error({ path: request.path, error: describe(error) }, refusal.detail);
     // A worker that comes back after it was given up: it is told so, and so are we.
     if (error instanceof FencedError) log.warn({ path: request.path }, `refused: ${refusal.detail}`);
-    if (refusal.status === 503 || refusal.status === 429) response.set('retry-after', '1');
+    if (refusal.status === 503 || refusal.status === 429) response.set('retry-after', String(refusal.retryAfterS));
     response
       .status(refusal.status)
       .type('application/problem+json')

@@ -4,9 +4,10 @@ import { existsSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
-import express, { type Express, type Request, type RequestHandler } from 'express';
+import express, { type Express, type NextFunction, type Request, type RequestHandler } from 'express';
 import helmet from 'helmet';
 import type { ApiContext } from './context';
+import { requireRoom } from './limits';
 import { requireOwnAddress } from './own-address';
 import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
@@ -75,7 +76,7 @@ function makeBare(context: ApiContext): Express {
       },
     }),
   );
-  app.use(requireOwnAddress(context.ownAddress), readJson(context.maxBodyBytes));
+  app.use(requireOwnAddress(context.ownAddress), readJson(context));
   return app;
 }
 
@@ -88,14 +89,19 @@ const OF_WORKERS = /^\/v1\/worker\//;
  * A body in any other format is refused: ignored, it would trigger a build without the parameters that it names.
  * A POST says that it is JSON even without a body: a page of another origin cannot say so without asking first.
  */
-function readJson(limit: number): RequestHandler {
+function readJson({ maxBodyBytes: limit, limits }: ApiContext): RequestHandler {
+  const admit = requireRoom(limits.bodies, limit);
   const parse = express.json({ limit, type: ['application/json', 'application/*+json'] });
   return (request, response, next) => {
     if (TAKES_BYTES.test(request.path)) return next();
-    parse(request, response, (error?: unknown) => {
+    const check: NextFunction = (error?: unknown) => {
       const isPost = request.method === 'POST' && !OF_WORKERS.test(request.path);
       const isOdd = request.body === undefined && (hasBody(request) || (isPost && !isJson(request)));
       next(error === undefined && isOdd ? new Refusal(415, 'not-json', NOT_JSON) : error);
+    };
+    admit(request, response, (refusal?: unknown) => {
+      if (refusal === undefined) parse(request, response, check);
+      else next(refusal);
     });
   };
 }

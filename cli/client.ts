@@ -2,6 +2,7 @@
 // Called by the commands; the shapes are those of domain/schemas/api.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createParser } from 'eventsource-parser';
+import { retryAfterMs } from '../adapters/retry-after';
 import { apiPath } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
 import * as blueprints from '../domain/schemas/blueprints';
@@ -21,6 +22,8 @@ export class ClientError extends Error {
 }
 
 const RETRY_MS = 500;
+/** How often a server that has too much to do is asked again, each time when it says. */
+const BUSY_TIMES = 20;
 
 export interface RunPlace {
   project: string;
@@ -320,26 +323,41 @@ export class Client {
   }
 
   private async request(path: string, { method = 'GET', body, bytes, headers = {} }: How = {}): Promise<Response> {
-    let response: Response;
+    const init = {
+      method,
+      headers: {
+        'content-type': bytes ? 'application/octet-stream' : 'application/json',
+        ...(this.token === undefined ? {} : { authorization: `Bearer ${this.token}` }),
+        ...headers,
+      },
+      body: bytes ?? (body === undefined ? undefined : JSON.stringify(body)),
+    };
+    let response = await this.send(path, init);
+    for (let time = 0; response.status === 429 && time < BUSY_TIMES; time += 1) {
+      await response.body?.cancel();
+      await sleep(retryAfterMs(response) ?? RETRY_MS);
+      response = await this.send(path, init);
+    }
+    if (response.ok) return response;
+    const answer = shapes.ErrorAnswer.safeParse(await response.json().catch(() => undefined));
+    const detail = answer.data?.detail ?? `${method} ${path}: HTTP ${response.status}`;
+    throw new ClientError(response.status === 401 ? detail + this.sayToken() : detail, answer.data);
+  }
+
+  private sayToken(): string {
+    if (this.token !== undefined) return '';
+    return `; the token in the folder of a Slipway is shown to the server of that folder alone, so for ${this.server} set SLIPWAY_TOKEN`;
+  }
+
+  private async send(path: string, init: RequestInit): Promise<Response> {
     try {
-      response = await fetch(this.server + path, {
-        method,
-        headers: {
-          'content-type': bytes ? 'application/octet-stream' : 'application/json',
-          ...(this.token === undefined ? {} : { authorization: `Bearer ${this.token}` }),
-          ...headers,
-        },
-        body: bytes ?? (body === undefined ? undefined : JSON.stringify(body)),
-      });
+      return await fetch(this.server + path, init);
     } catch (error) {
       const why = (error as { cause?: Error }).cause?.message ?? String(error);
       throw new ClientError(
         `no Slipway server answers at ${this.server} (${why}); start one with: slipway up, or name another with --server URL`,
       );
     }
-    if (response.ok) return response;
-    const answer = shapes.ErrorAnswer.safeParse(await response.json().catch(() => undefined));
-    throw new ClientError(answer.data?.detail ?? `${method} ${path}: HTTP ${response.status}`, answer.data);
   }
 }
 

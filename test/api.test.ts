@@ -1,8 +1,10 @@
 // Proves the HTTP API: triggers, numbers, refusals, logs, live logs, artifacts, readiness, and what a killed process keeps.
 // Three real API processes on one embedded database and a real Temporal; the worker is this test, by the worker's own API.
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { createServer, request as httpRequest } from 'node:http';
+import { createServer, request as httpRequest, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { once } from 'node:events';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { Client, Connection } from '@temporalio/client';
@@ -439,6 +441,20 @@ describe('a worker', () => {
     expect((await house.run(project, 1, 'work')).waiting).toMatch(why);
   });
 
+  test('O6 that may not append is refused before its bytes are read, and leaves nothing behind', async () => {
+    const headers = { authorization: `Bearer ${await sign()}`, 'content-length': '4000000' };
+    const path = `/v1/worker/attempts/${randomUUID()}/1/log?token=1&offset=0`;
+    const append = httpRequest(`${house.url}${path}`, { method: 'POST', headers });
+    append.on('error', () => undefined);
+    append.write('the first bytes');
+
+    const [answer] = (await once(append, 'response')) as [IncomingMessage];
+
+    append.destroy();
+    expect(answer.statusCode).toBe(403);
+    expect(existsSync(join(house.dir, 'blobs', 'logs', path.split('/')[4]!))).toBe(false);
+  });
+
   test('that names the host of another living worker is refused and told what to do', async () => {
     await takeRun(await newProject());
     const { id: _, ...host } = worker;
@@ -738,6 +754,8 @@ describe('an artifact', () => {
     const [report, ...more] = (await list()).filter((one) => one.path === 'report.json');
     expect(more).toEqual([]);
     expect(await (await house.request('GET', report!.url)).text()).toBe('{ "second" : 2 }');
+    const blobs = readdirSync(join(house.dir, 'blobs', 'artifacts', held.path.split('/')[4]!, '1'));
+    expect(blobs).toHaveLength((await list()).length);
   });
 
   test('R3 whose upload breaks off is not there', async () => {

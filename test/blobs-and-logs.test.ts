@@ -61,6 +61,21 @@ describe('blobs', () => {
     }
   });
 
+  test('O6 the last blob of a folder takes the folder along, while others are put into it', async () => {
+    const { root, blobs } = fresh();
+    const names = Array.from({ length: 40 }, (_, at) => `logs/run/${at % 2}/${at}`);
+
+    await Promise.all(
+      names.map(async (name) => {
+        await blobs.put(name, [Buffer.from(name)]);
+        await blobs.remove(name);
+      }),
+    );
+    await blobs.remove('logs/run/0/gone-already');
+
+    expect(readdirSync(root)).toEqual([]);
+  });
+
   test('R3 a blob whose bytes break off is absent, and leaves no file behind', async () => {
     const { root, blobs } = fresh();
     async function* breaking() {

@@ -1253,11 +1253,11 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(await readLogState(db, runId, 1)).toEqual({ bytes: taken[0]!.bytes, complete: false });
     });
 
-    test('R3 the same artifact again replaces the first', async () => {
+    test('R3 the same artifact again replaces the first, and names the blob that nobody needs any more', async () => {
       const { runId, holder } = await heldRun();
       const artifact = { path: 'a/b', sizeBytes: 1, digest: 'one', contentType: 't', blob: 'b1' };
-      await recordArtifact(db, holder, artifact);
-      await recordArtifact(db, holder, { ...artifact, digest: 'two', blob: 'b2' });
+      expect(await recordArtifact(db, holder, artifact)).toBeNull();
+      expect(await recordArtifact(db, holder, { ...artifact, digest: 'two', blob: 'b2' })).toBe('b1');
 
       const { rows } = await sql`select path, digest, blob from artifacts where run_id = ${runId}::uuid`.execute(db);
       expect(rows).toEqual([{ path: 'a/b', digest: 'two', blob: 'b2' }]);

@@ -28,6 +28,8 @@ const MAX_STRANGERS = 1_000;
 /** The same where the cluster enlists by itself; those that are long gone make room. */
 const MAX_WORKERS = 10_000;
 const GONE_DAYS = 30;
+/** New ones of a cluster within a minute; a fleet that is larger comes one after the other. */
+const MAX_NEW_A_MINUTE = 200;
 
 /**
  * Registers a worker, or says that it is still there. Where the cluster enlists by itself, a new one counts at once; one
@@ -41,7 +43,9 @@ export async function recordWorker(db: Database, hello: Hello): Promise<boolean 
       ${notAccepting}::text, ${load}::float8, ${freeDiskBytes}::bigint
     from clusters c where c.name = ${cluster} and (
       exists (select 1 from workers where cluster = ${cluster} and id = ${worker}::uuid)
-      or case when c.enlist_automatically
+      or (select count(*) from workers where cluster = ${cluster}
+        and first_seen_at > now() - interval '1 minute') < ${MAX_NEW_A_MINUTE}
+      and case when c.enlist_automatically
         then (select count(*) from workers where cluster = ${cluster}
           and last_seen_at > now() - ${GONE_DAYS} * interval '1 day') < ${MAX_WORKERS}
         else (select count(*) from workers where cluster = ${cluster} and enlisted_at is null) < ${MAX_STRANGERS} end)

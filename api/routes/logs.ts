@@ -9,6 +9,7 @@ import { readLog } from '../../adapters/log-store';
 import { readLogState } from '../../adapters/store/logs';
 import { readAttempt } from '../../adapters/store/runs';
 import { runStatus } from '../../domain/verdict';
+import { peerOf } from '../caller';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
 import { requireRun, type RunPath } from './builds';
@@ -77,10 +78,21 @@ const LOOK_MS = 250;
 const KEEP_ALIVE_MS = 15_000;
 const EVENT_BYTES = 48 * 1024;
 
+/** Takes a place among the readers until the stream ends. @throws Refusal 429 */
+function enterReaders({ limits }: ApiContext, request: Pick<Request, 'socket'>, response: Response): void {
+  const leave = limits.readers.enter(peerOf(request));
+  if (!leave) {
+    const detail = 'too many live logs are read at once from there; end some, or read the log without /events';
+    throw new Refusal(429, 'too-many-readers', detail).after(5);
+  }
+  response.once('close', leave);
+}
+
 async function sendEvents(context: ApiContext, request: Request<RunPath>, response: Response): Promise<void> {
   const query = Query.parse(request.query);
   const place = await locate(context, request.params, query.attempt);
   let at = resumeAt(request.get('last-event-id'), query.offset ?? 0);
+  enterReaders(context, request, response);
   const gone = new AbortController();
   response.on('close', () => gone.abort());
   const signal = AbortSignal.any([gone.signal, context.stopping]);
@@ -121,8 +133,26 @@ function resumeAt(lastEventId: string | undefined, offset: number): number {
   return at;
 }
 
+type Look = ReturnType<typeof askRows>;
+const looks = new WeakMap<ApiContext, Map<string, { at: number; found: Look }>>();
+
+/** All readers of one log share one look at its rows. */
+function look(context: ApiContext, path: RunPath, place: LogPlace): Look {
+  const known = looks.get(context) ?? new Map<string, { at: number; found: Look }>();
+  looks.set(context, known);
+  const key = `${place.runId}/${place.attempt}`;
+  const before = known.get(key);
+  if (before && performance.now() - before.at < LOOK_MS / 2) return before.found;
+  const found = askRows(context, path, place);
+  known.set(key, { at: performance.now(), found });
+  // What is known grows old at once; what nobody reads any more is forgotten.
+  const forget = (): void => void (known.get(key)?.found === found && known.delete(key));
+  found.then(() => setTimeout(forget, LOOK_MS).unref(), forget);
+  return found;
+}
+
 /** A run that has no attempt yet is waited for. */
-async function look(context: ApiContext, path: RunPath, place: LogPlace) {
+async function askRows(context: ApiContext, path: RunPath, place: LogPlace) {
   if (place.attempt === 0) {
     const run = await requireRun(context, path);
     const status = runStatus({ ...run, cancelRequested: false });

@@ -9,6 +9,7 @@ import type { BuildToStart } from '../../adapters/temporal';
 import { MINUTE_MS } from '../../domain/build-input';
 import type { Plan } from '../../domain/schemas/plan';
 import * as shapes from '../../domain/schemas/api';
+import { peerOf } from '../caller';
 import type { ApiContext } from '../context';
 import { placeRuns } from '../placing';
 import { notFound, Refusal } from '../problem';
@@ -18,10 +19,19 @@ import { planOrRefuse, requireProject } from './projects';
 export function triggerRoutes(context: ApiContext): Router {
   const router = Router();
   router.post('/v1/projects/:project/builds', async (request, response) => {
+    requireRate(context, request);
     const { status, build } = await trigger(context, request.params.project, request);
     response.status(status).location(build.urls.self).json(build);
   });
   return router;
+}
+
+/** @throws Refusal 429 */
+export function requireRate({ limits }: ApiContext, request: Request): void {
+  const seconds = limits.triggers.take(peerOf(request));
+  if (seconds === 0) return;
+  const detail = `this caller starts too many builds; it may start the next one in ${seconds} s`;
+  throw new Refusal(429, 'too-many-triggers', detail).after(seconds);
 }
 
 async function trigger(context: ApiContext, name: string, request: Request) {

@@ -32,6 +32,7 @@ import { version } from '../../package.json';
 import type { MachineFacts } from '../../domain/schemas/hosts';
 import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
+import { requireRoom } from '../limits';
 import { Refusal } from '../problem';
 import { sendRelease } from './releases';
 import { workerShellRoutes } from './shells';
@@ -89,6 +90,16 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.post(
     `${attempt}/log`,
+    // Before a byte of the body is read: a worker that may not append sends nothing into our memory.
+    async (request, response, next) => {
+      await requireLive(context.db, holderOf(request, response));
+      next();
+    },
+    requireRoom(
+      context.limits.bodies,
+      LOG_LIMIT_BYTES,
+      (_request, response) => `cluster ${workerOf(response).cluster}`,
+    ),
     express.raw({ type: () => true, limit: LOG_LIMIT_BYTES }),
     async (request, response) => {
       const { offset } = LogQuery.parse(request.query);
@@ -129,7 +140,11 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
   const { engine, ...machine } = hello.machine ?? {};
   const enlisted = await recordWorker(context.db, hello);
   if (enlisted === undefined) {
-    throw new Refusal(429, 'too-many-workers', `cluster ${cluster} has as many workers as it may; dismiss some`);
+    throw new Refusal(
+      429,
+      'too-many-workers',
+      `cluster ${cluster} has as many workers as it may, or too many new ones at once; dismiss some, or wait a minute`,
+    );
   }
   const facts = { worker, cluster, name: host, labels, slots, version: hello.version, notAccepting, engine };
   const said = hello.machine ? { ...facts, machine: machine as MachineFacts } : facts;
@@ -186,12 +201,14 @@ async function storeArtifact(context: ApiContext, holder: Holder, request: Reque
   const blob = `artifacts/${holder.runId}/${holder.attempt}/${randomUUID()}`;
   const stored = await context.blobs.put(blob, request as AsyncIterable<Buffer>);
   const contentType = lookup(extname(path)) || 'application/octet-stream';
+  let replaced: string | null;
   try {
-    await recordArtifact(context.db, holder, { path, ...stored, contentType, blob });
+    replaced = await recordArtifact(context.db, holder, { path, ...stored, contentType, blob });
   } catch (error) {
     await context.blobs.remove(blob);
     throw error;
   }
+  if (replaced !== null) await context.blobs.remove(replaced);
   return stored;
 }
 

@@ -23,7 +23,10 @@ export const Hello = z.strictObject({
   worker: z.uuid().describe('kept on disk by the worker, the same after a restart'),
   cluster: z.string().min(1),
   host: plain(1, 200),
-  labels: z.array(plain(1, 200)).max(100),
+  labels: z
+    .array(plain(1, 200))
+    .max(100)
+    .refine((labels) => labels.join('').length <= 4096, 'must have 4096 characters at most, all together'),
   slots: z.number().int().min(1).max(1000),
   version: plain(0, 64),
   notAccepting: plain(1, 300).nullish().describe('why it takes no new runs; absent: it does'),
