@@ -11,7 +11,7 @@ import type { ProjectFile } from '../domain/schemas/project-file';
 import type { Client } from './client';
 import { CommandError, EXIT, readDefinition, readParams, readPlace, requireRunPlace, type Output } from './context';
 import { followBuild, printVerdict, sayGaps } from './follow';
-import { elapsed, paint, paintStatus, table } from './print';
+import { elapsed, oneLine, paint, paintStatus, table } from './print';
 import { shortCommit } from '../domain/repository';
 
 /** Prints every problem of a project file. */
@@ -19,7 +19,7 @@ export function validate(path: string, output: Output): number {
   const { file, definition } = readDefinition(path);
   const read = readProjectFile(definition);
   if (read.kind === 'invalid') {
-    for (const problem of read.problems) output.out(formatProblem(file, problem));
+    for (const problem of read.problems) output.out(oneLine(formatProblem(file, problem)));
     return EXIT.failed;
   }
   const names = read.file.triggers.map((trigger) => trigger.name).join(', ');
@@ -48,7 +48,7 @@ export function plan(path: string, options: PlanOptions, output: Output): number
 function planOf(source: { file: string; definition: string }, options: PlanOptions, output: Output): Plan | undefined {
   const read = readProjectFile(source.definition);
   if (read.kind === 'invalid') {
-    for (const problem of read.problems) output.err(formatProblem(source.file, problem));
+    for (const problem of read.problems) output.err(oneLine(formatProblem(source.file, problem)));
     return undefined;
   }
   return planFile(read.file, options);

@@ -3,6 +3,7 @@
 import type { Client } from './client';
 import { basename, resolve } from 'node:path';
 import { readFileSync, statSync } from 'node:fs';
+import { visible } from './print';
 
 /** 0 passed, 1 failed, 2 could not run, 64 the command line itself is wrong. */
 export const EXIT = { passed: 0, failed: 1, couldNotRun: 2, usage: 64 } as const;
@@ -24,9 +25,10 @@ export interface Output {
   err(text: string): void;
 }
 
+/** The one way to the terminal; the log of a run alone goes there as it is (`slipway log`, `slipway shell`). */
 export const terminal: Output = {
-  out: (text) => void process.stdout.write(`${text}\n`),
-  err: (text) => void process.stderr.write(`${text}\n`),
+  out: (text) => void process.stdout.write(`${visible(text)}\n`),
+  err: (text) => void process.stderr.write(`${visible(text)}\n`),
 };
 
 const FILE_NAMES = ['slipway.yml', 'slipway.yaml', '.slipway.yml'];

@@ -5,7 +5,7 @@ import { sayGap } from '../domain/log-gap';
 import type { Attempt, Build, RunSummary } from '../domain/schemas/api';
 import { ClientError, type Client } from './client';
 import type { Output } from './context';
-import { elapsed, paint, paintStatus } from './print';
+import { elapsed, lineOfLog, oneLine, paint, paintStatus } from './print';
 
 const LOOK_MS = 300;
 /** Logs followed at once; the others follow as these end, whole all the same. */
@@ -47,8 +47,10 @@ function showChange(run: RunSummary, shown: Map<string, string>, output: Output)
   const isFirst = !shown.has(run.name);
   shown.set(run.name, word);
   if (run.state === 'queued' && isFirst) return;
-  const text = run.state === 'queued' ? paint('gray', word) : paintStatus(run.status);
-  output.err(`${paint('bold', run.name)}  ${text}${run.state === 'finished' && run.message ? `  ${run.message}` : ''}`);
+  const text = run.state === 'queued' ? paint('gray', oneLine(word)) : paintStatus(run.status);
+  output.err(
+    `${paint('bold', run.name)}  ${text}${run.state === 'finished' && run.message ? `  ${oneLine(run.message)}` : ''}`,
+  );
 }
 
 /** Prints whole lines of several logs, each with the name of its run. */
@@ -96,9 +98,9 @@ class Streams {
     for await (const bytes of this.client.follow({ project, number, run, attempt })) {
       const lines = (rest + decoder.decode(bytes, { stream: true })).split('\n');
       rest = lines.pop() ?? '';
-      for (const line of lines) this.output.out(`${name} | ${line}`);
+      for (const line of lines) this.output.out(`${name} | ${lineOfLog(line)}`);
     }
-    if (rest !== '') this.output.out(`${name} | ${rest}`);
+    if (rest !== '') this.output.out(`${name} | ${lineOfLog(rest)}`);
   }
 }
 
@@ -129,12 +131,12 @@ async function printFailure(
   const code = run.exitCode === null ? '' : `, exit code ${run.exitCode}`;
   output.err('');
   output.err(
-    `${paint('bold', run.name)} ${paintStatus(run.status)} (${run.cause ?? 'unknown'}${code}): ${run.message}`,
+    `${paint('bold', run.name)} ${paintStatus(run.status)} (${run.cause ?? 'unknown'}${code}): ${oneLine(run.message)}`,
   );
   const at = { project: build.project, number: build.number, run: run.name };
   const tail = await client.log(at, -4_000).catch(() => Buffer.alloc(0));
   const lines = tail.toString('utf8').trimEnd().split('\n').slice(-LAST_LINES);
-  for (const line of lines) if (line !== '') output.err(`  ${line}`);
+  for (const line of lines) if (line !== '') output.err(`  ${lineOfLog(line)}`);
   const { attempts, heldUntil } = await client.run(at.project, at.number, at.run);
   sayGaps(attempts.at(-1), output);
   if (heldUntil !== null) {

@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isFinal, type Client } from './client';
 import { EXIT, type Output } from './context';
+import { oneLine } from './print';
 
 const RETRY_MS = 500;
 /** Keys that are typed so close to each other go together, ms. */
@@ -33,7 +34,7 @@ export async function heldShell(
   stdout.on('resize', onResize);
   try {
     const { exitCode, message } = await show(client, id);
-    if (message !== '') output.err(`slipway: ${message}`);
+    if (message !== '') output.err(`slipway: ${oneLine(message)}`);
     return exitCode ?? EXIT.couldNotRun;
   } finally {
     over.abort();

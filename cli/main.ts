@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Owns the `slipway` command: its verbs, options, help and exit codes. Every message that leaves it is a sentence.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { LockedError } from '../adapters/pid-lock';
@@ -22,12 +22,14 @@ import {
   type RunOptions,
 } from './commands';
 import { CommandError, terminal, EXIT } from './context';
+import { oneLine } from './print';
 import { addClusterCommands } from './cluster-commands';
 import { addBlueprintCommands } from './blueprints';
 import { addHostCommands } from './host-commands';
 import { crash } from './crash';
 import { doctor } from './doctor';
-import { adminTokenFile, clusterKeyFile } from './local-cluster';
+import { folderToken } from './folder-token';
+import { clusterKeyFile } from './local-cluster';
 import { shell } from './shell';
 import { up } from './up';
 
@@ -44,14 +46,8 @@ const readMinutes = (text: string): number => {
 const client = (options: { server?: string }): Client => {
   const settings = readSettings();
   const server = options.server ?? settings.SLIPWAY_SERVER ?? settings.baseUrl;
-  return new Client(server.replace(/\/+$/, ''), settings.SLIPWAY_TOKEN ?? tokenOf(settings.dataDir));
+  return new Client(server.replace(/\/+$/, ''), settings.SLIPWAY_TOKEN ?? folderToken(server, settings));
 };
-
-/** Whoever may read the folder of a Slipway on this machine may operate it. */
-function tokenOf(dataDir: string): string | undefined {
-  const file = adminTokenFile(dataDir);
-  return existsSync(file) ? readFileSync(file, 'utf8').trim() : undefined;
-}
 const finish = (code: number): void => {
   process.exitCode = code;
 };
@@ -165,9 +161,11 @@ program
   )
   .argument('<place>', 'PROJECT/NUMBER/RUN; the run may be left out when there is one only')
   .argument('[command...]', 'run this in place of a shell; put -- before it')
+  .option('--privileged', 'give a container here the privileges on this machine that the run had on its host')
   .option('--server <url>', 'address of the API')
-  .action(async (place: string, command: string[], options: { server?: string }) => {
-    finish(await shell(client(options), place, { command, output: terminal }));
+  .action(async (place: string, command: string[], options: { server?: string; privileged?: boolean }) => {
+    const isPrivileged = options.privileged ?? false;
+    finish(await shell(client(options), place, { command, isPrivileged, output: terminal }));
   });
 
 program
@@ -237,8 +235,8 @@ function startWorker(options: Record<string, string | undefined>): void {
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.passed : EXIT.usage;
   if (error instanceof ClientError) {
-    terminal.err(`slipway: ${error.message}`);
-    for (const problem of error.answer?.problems ?? []) terminal.err(`  ${problem.path}: ${problem.message}`);
+    terminal.err(`slipway: ${oneLine(error.message)}`);
+    for (const { path, message } of error.answer?.problems ?? []) terminal.err(oneLine(`  ${path}: ${message}`));
     return EXIT.couldNotRun;
   }
   if (error instanceof CommandError) {

@@ -11,6 +11,36 @@ export function paint(style: Style, text: string): string {
   return isColourful ? styleText(style, text) : text;
 }
 
+/** Colours and weights, as they are in logs and as paint makes them: they move nothing and end with the line. */
+const STYLES = /(\u001b\[[\d;:]*m)/;
+// oxlint-disable-next-line no-control-regex -- what controls a terminal is what is looked for
+const CONTROLS = /[\0-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/**
+ * Makes what strangers wrote harmless to a terminal: nothing moves the cursor, sets a title, writes to the clipboard or
+ * turns the direction of the text. Colours, line ends and tabs stay. What is replaced reads like a JSON escape, so that
+ * JSON stays the JSON that it was.
+ */
+export function visible(text: string): string {
+  return text
+    .split(STYLES)
+    .map((part, at) => (at % 2 === 1 ? part : part.replace(CONTROLS, escapeOf)))
+    .join('');
+}
+
+/** The same for a text that must not begin a line of its own, nor colour what follows it. */
+export function oneLine(text: string): string {
+  return text.replace(/[\n\t]/g, ' ').replace(CONTROLS, escapeOf);
+}
+
+const escapeOf = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+
+/** A line of a log as a terminal would leave it: what a carriage return has written over is gone, and colours end. */
+export function lineOfLog(line: string): string {
+  const shown = line.replace(/\r+$/, '').replace(/^[^]*\r/, '');
+  return shown.includes('\u001b') ? `${shown}\u001b[0m` : shown;
+}
+
 const STATUS_STYLE: Record<Status, Style> = {
   queued: 'gray',
   leasing: 'cyan',
@@ -34,8 +64,18 @@ export function paintStatus(status: Status): string {
 // oxlint-disable-next-line no-control-regex -- colour codes are control characters
 const COLOUR = /\u001b\[\d+m/g;
 
-/** Columns aligned by what is seen; the last one is not padded. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** Whole cells that paint has made; anything else with an escape in it is a stranger's. */
+// oxlint-disable-next-line no-control-regex -- colour codes are control characters
+const PAINTED = /^(\u001b\[\d+m)([^\u001b]*)(\u001b\[\d+m)$/;
+
+function cellOf(text: string): string {
+  const [, begin, inner, end] = PAINTED.exec(text) ?? [];
+  return inner === undefined ? oneLine(text) : `${begin}${oneLine(inner)}${end}`;
+}
+
+/** Columns aligned by what is seen; the last one is not padded. A row is a line, whatever its cells hold. */
+export function table(texts: readonly (readonly string[])[]): string {
+  const rows = texts.map((row) => row.map(cellOf));
   const seen = (text: string): number => text.replace(COLOUR, '').length;
   const widths: number[] = [];
   for (const row of rows) row.forEach((cell, at) => (widths[at] = Math.max(widths[at] ?? 0, seen(cell))));

@@ -12,6 +12,7 @@ import { Client } from './client';
 import { run } from './commands';
 import { CommandError, type Output } from './context';
 import { tryToListen } from './doctor';
+import { writeAddresses } from './folder-token';
 import { adminTokenFile, ensureSecret, ensureSshKey, gatewaySecretFile, joinLocalCluster } from './local-cluster';
 import { paint } from './print';
 import { workerEnv } from './worker-env';
@@ -70,6 +71,7 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
     start(ours('orchestrator', 'workers/orchestrator.js')),
     start({ ...ours('gateway', 'gateway/main.js'), env: gatewayEnv(env, settings) }),
   ]);
+  writeAddresses(settings);
   const dockerHost = await engine;
   const keyFile = await joinLocalCluster(new Client(settings.baseUrl, adminToken(settings)), settings.dataDir);
   const { gatewayUrl, workerDir } = settings;
