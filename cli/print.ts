@@ -12,6 +12,7 @@ export function paint(style: Style, text: string): string {
 }
 
 /** Colours and weights, as they are in logs and as paint makes them: they move nothing and end with the line. */
+// oxlint-disable-next-line no-control-regex -- colour codes are control characters
 const STYLES = /(\u001b\[[\d;:]*m)/;
 // oxlint-disable-next-line no-control-regex -- what controls a terminal is what is looked for
 const CONTROLS = /[\0-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;

@@ -88,26 +88,7 @@ export function workerRoutes(context: ApiContext): Router {
     response.json({ commit: await freezeCommit(context.db, holderOf(request, response), commit) });
   });
 
-  router.post(
-    `${attempt}/log`,
-    // Before a byte of the body is read: a worker that may not append sends nothing into our memory.
-    async (request, response, next) => {
-      await requireLive(context.db, holderOf(request, response));
-      next();
-    },
-    requireRoom(
-      context.limits.bodies,
-      LOG_LIMIT_BYTES,
-      (_request, response) => `cluster ${workerOf(response).cluster}`,
-    ),
-    express.raw({ type: () => true, limit: LOG_LIMIT_BYTES }),
-    async (request, response) => {
-      const { offset } = LogQuery.parse(request.query);
-      const bytes = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-      const end = await appendLog(context, holderOf(request, response), { startByte: offset, bytes });
-      response.json({ bytes: end.bytes });
-    },
-  );
+  router.post(`${attempt}/log`, ...takeLog(context));
 
   router.put(`${attempt}/artifacts`, async (request, response) => {
     response.json(await storeArtifact(context, holderOf(request, response), request));
@@ -132,6 +113,25 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.use('/v1/worker', refuseWorkers(context));
   return router;
+}
+
+/** An append of a log: asked for before a byte of it is read, so that a worker that may not sends nothing into our memory. */
+function takeLog(context: ApiContext): RequestHandler[] {
+  const clusterOf = (response: Response): string => `cluster ${workerOf(response).cluster}`;
+  return [
+    async (request, response, next) => {
+      await requireLive(context.db, holderOf(request, response));
+      next();
+    },
+    requireRoom(context.limits.bodies, LOG_LIMIT_BYTES, (_request, response) => clusterOf(response)),
+    express.raw({ type: () => true, limit: LOG_LIMIT_BYTES }),
+    async (request, response) => {
+      const { offset } = LogQuery.parse(request.query);
+      const bytes = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+      const end = await appendLog(context, holderOf(request, response), { startByte: offset, bytes });
+      response.json({ bytes: end.bytes });
+    },
+  ];
 }
 
 async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdentity): Promise<shapes.HelloReply> {
