@@ -284,6 +284,27 @@ describe.each([...(hasBox ? ['in a box'] : []), 'where the host has no box'])('%
     );
   });
 
+  test('H5 a server that sends git on to another one is followed only to where git may go', async () => {
+    git(repository(named('moves'), { file: 'there\n' }), 'update-server-info');
+    const there = await serveFolder(served);
+    const old = await serveFolder(served, { movedTo: `http://127.0.0.1:${there.port}` });
+    const url = `http://127.0.0.1:${old.port}/${named('moves')}/.git`;
+
+    try {
+      await expect(take(url, { local: [`127.0.0.1:${old.port}`] })).rejects.toMatchObject({
+        message: expect.stringMatching(
+          new RegExp(`: http://127.0.0.1:${there.port}/\\S+ leads to 127.0.0.1, which is of this host`),
+        ),
+      });
+      expect(there.asked).toEqual([]);
+      const tree = await take(url);
+      expect(readFileSync(join(tree, 'file'), 'utf8')).toBe('there\n');
+      expect(git(tree, 'remote', 'get-url', 'origin')).toBe(url);
+    } finally {
+      await Promise.all([there.close(), old.close()]);
+    }
+  });
+
   test('H5 .lfsconfig is without effect: nobody is asked for files but the server of the repository', async () => {
     const asked: string[] = [];
     const server: Server = createServer(({ method, url = '' }, answer) => {

@@ -214,6 +214,33 @@ with_lfs() {
   in_fetch_box lfs "$mirror" "$from" "$commit" "$pin" && in_tree_box "$1" "$mirror" "$commit" "$2" "$submodules" "$mirror/lfs"
 }
 
+# -> where the server of the source says that it is now; fails when it says nothing
+moved_to() {
+  case $source in http://* | https://*) ;; *) return 1 ;; esac
+  moved=$(in_fetch_box moved "$mirror" "$source" '' "$pin") || return 1
+  case $moved in
+  http://* | https://*) ;;
+  /*)
+    authority=${source#*://}
+    moved=${source%%://*}://${authority%%/*}$moved
+    ;;
+  *) return 1 ;;
+  esac
+}
+
+# TREE URL REF -> found, code; from wherever the repository has moved to, as far as that is permitted
+try_there() {
+  found=$(try_once "$@")
+  code=$?
+  for hop in 1 2 3; do
+    [ $code = 1 ] && moved_to || return
+    printf '\f\n' >&2
+    permit "$moved" || { code=refused; return; }
+    found=$(try_once "$@")
+    code=$?
+  done
+}
+
 # TREE URL REF -> found, which is what tree.sh says. A mirror that fails though the far side answers is thrown away.
 obtain() {
   permit "$2" || return 1
@@ -222,8 +249,7 @@ obtain() {
   is_new=
   [ -e "$mirror/config" ] || is_new=yes
   mkdir -p "$mirror" && clear_mirror
-  found=$(try_once "$@")
-  code=$?
+  try_there "$@"
   case $is_new$code in
   1) ! in_fetch_box ask "$mirror" "$source" '' "$pin" || code=again ;;
   5) git --git-dir="$mirror" fsck --no-dangling >/dev/null 2>&1 || code=again ;;

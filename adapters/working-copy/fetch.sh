@@ -4,10 +4,15 @@
 #   fetch  gets REF and prints its commit; 3: the server has no such thing, and nothing is wrong with the mirror
 #   lfs    gets the files of git-lfs that commit REF has
 #   ask    tells whether the server answers
+#   moved  prints the URL that the server sends whoever asks on to; nothing: to none
 # PIN is HOST:PORT:ADDRESS,…: what the name was found to stand for when it was checked; empty: nothing.
 verb=$1 mirror=$2 source=$3 ref=$4 pin=$5
 
-git_here() { git -c gc.auto=0 -c maintenance.auto=false -c core.hooksPath=/dev/null -c core.fsmonitor=false ${pin:+-c "http.curloptResolve=$pin"} "$@"; }
+# It follows nobody to another URL, which checkout.sh has to permit first.
+git_here() {
+  git -c gc.auto=0 -c maintenance.auto=false -c core.hooksPath=/dev/null -c core.fsmonitor=false \
+    -c http.followRedirects=false ${pin:+-c "http.curloptResolve=$pin"} "$@"
+}
 in_mirror() { git_here --git-dir="$mirror" "$@"; }
 take() { in_mirror fetch -q --no-tags --no-recurse-submodules "$@" >&2; }
 commit_of() { in_mirror rev-parse -q --verify "$1^{commit}" 2>/dev/null; }
@@ -23,6 +28,11 @@ take_one() {
 case $verb in
 ask)
   git_here ls-remote "$source" HEAD >/dev/null 2>&1
+  exit
+  ;;
+moved)
+  GIT_TRACE_CURL=1 GIT_TRACE_CURL_NO_DATA=1 git_here ls-remote "$source" HEAD 2>&1 >/dev/null |
+    sed -n 's/.*<= Recv header: [Ll]ocation: *//p' | tail -n 1 | tr -d '\r' | sed -n 's,/info/refs?service=git-upload-pack$,,p'
   exit
   ;;
 lfs)

@@ -5,12 +5,23 @@ import { join, normalize } from 'node:path';
 
 export interface HttpFolder {
   port: number;
+  /** Each path that was asked for. */
+  asked: string[];
   close(): Promise<void>;
 }
 
-/** @param options.authorization what a caller must send in that header */
-export async function serveFolder(dir: string, options: { authorization?: string } = {}): Promise<HttpFolder> {
+/** @param options.authorization what a caller must send in that header @param options.movedTo base of another server */
+export async function serveFolder(
+  dir: string,
+  options: { authorization?: string; movedTo?: string } = {},
+): Promise<HttpFolder> {
+  const asked: string[] = [];
   const server = createServer(({ url = '/', headers }, answer) => {
+    asked.push(url);
+    if (options.movedTo !== undefined) {
+      answer.writeHead(301, { location: `${options.movedTo}${url}` }).end();
+      return;
+    }
     if (options.authorization !== undefined && headers.authorization !== options.authorization) {
       answer.writeHead(401, { 'www-authenticate': 'Basic realm="test"' }).end();
       return;
@@ -21,5 +32,5 @@ export async function serveFolder(dir: string, options: { authorization?: string
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   const close = (): Promise<void> => new Promise((done) => (server.close(() => done()), server.closeAllConnections()));
-  return { port: (server.address() as { port: number }).port, close };
+  return { port: (server.address() as { port: number }).port, asked, close };
 }
