@@ -124,10 +124,11 @@ async function superviseLease(ports: JobPorts, lease: Lease & AttemptKey, orders
   const name = containerName(runId, attempt);
   const { worker } = ports;
   const api = ports.api.attempt(holder);
-  const verdict = await holding(ports, { name, me: orders.abortDetach }, () =>
+  const end = await holding(ports, { name, me: orders.abortDetach }, () =>
     withBeside(ports, lease, (beside) => supervise({ engine, beside, api, worker }, lease, { ...holder, ...orders })),
   );
-  if (verdict) return { kind: 'finished', cause: verdict.cause, message: verdict.message, recorded: true };
+  if (end?.kind === 'waits') return { kind: 'waiting', reason: end.reason };
+  if (end) return { kind: 'finished', cause: end.verdict.cause, message: end.verdict.message, recorded: true };
   await removeIfOrphan(ports, lease);
   return { kind: 'fenced' };
 }

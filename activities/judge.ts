@@ -21,6 +21,8 @@ export interface Verdict {
   message: string;
   exitCode: number | null;
   logGaps?: LogGap[];
+  /** Its script was not begun, for the sake of its host. */
+  isUnbegun?: boolean;
 }
 
 /** This supervisor let go; the container lives on. */
@@ -100,6 +102,14 @@ const ENGINE_CAUSE: Record<EngineErrorReason, Cause> = {
   refused: 'internal',
 };
 
+const HOST_CAUSES: readonly Cause[] = ['engine-unavailable', 'disk-full'];
+
+/** What went wrong before anybody asked for the start of the script. @throws as judgeError does */
+export function judgeUnbegun(error: unknown, at: Orders): Verdict {
+  const verdict = judgeError(error, at);
+  return HOST_CAUSES.includes(verdict.cause) ? { ...verdict, isUnbegun: true } : verdict;
+}
+
 /** Of a host beside its own; anything else: it is lost. */
 const BESIDE_CAUSE: Partial<Record<EngineErrorReason, Cause>> = {
   'image-missing': 'image-missing',
@@ -115,7 +125,10 @@ export function judgeError(error: unknown, at: Orders): Verdict {
   const verdict = (cause: Cause): Verdict => ({ cause, message: message.slice(0, 2_000), exitCode: null });
   if (isFenced(error)) throw error;
   if (name === 'ArtifactError') return verdict('artifact-upload');
-  if (name === 'EngineError') return verdict(ENGINE_CAUSE[(error as EngineError).reason]);
+  if (name === 'EngineError') {
+    const { reason } = error as EngineError;
+    return { ...verdict(ENGINE_CAUSE[reason]), ...(reason === 'cannot-start' ? { isUnbegun: true } : {}) };
+  }
   if (name === 'HostBesideError') return verdict(BESIDE_CAUSE[(error as HostBesideError).reason] ?? 'beside-lost');
   if (name !== 'WorkerApiError') throw error;
   return verdict((error as WorkerApiError).reason === 'disk-full' ? 'disk-full' : 'internal');

@@ -8,7 +8,7 @@ import type { ContainerSpec, Engine, EngineError, FoundContainer } from '../adap
 import type { AttemptApi } from '../adapters/worker-api';
 import { HOLDER_PROGRAM, SLIPWAY_PROGRAM } from './beside-program';
 import { besideEnv, type HostBeside, type HostsBeside } from './hosts-beside';
-import { cancelled, letGoIf, lost, words, type Orders, type Verdict } from './judge';
+import { cancelled, judgeUnbegun, letGoIf, lost, words, type Orders, type Verdict } from './judge';
 import { longTimer } from './limits';
 
 export interface SupervisePorts {
@@ -40,7 +40,10 @@ export async function startOnce(
     lease,
     at,
     async (given) => (await makeReady(ports, lease, { ...at, given, found })).id,
-  );
+  ).catch((error: unknown): Within<string> => {
+    if (found) throw error;
+    return { kind: 'ended', verdict: judgeUnbegun(error, at) };
+  });
   if (made.kind !== 'done') return notStarted(made.verdict);
   const isMine = await confirmStart(ports, at, made.result);
   if (!isMine) return notStarted(cancelled());

@@ -18,7 +18,7 @@ import { startOnce, type Named, type SupervisePorts } from './start';
 
 /**
  * Carries one attempt to its end, from wherever it is.
- * @returns the verdict, recorded and cleaned up, or undefined when the lease was fenced: another took over, or nobody needs
+ * @returns the verdict, recorded and cleaned up, or what lets its run wait for another host; undefined when the lease was fenced: another took over, or nobody needs
  *   the attempt any more; then the container was not touched from that moment
  * @throws DetachedError
  */
@@ -26,20 +26,35 @@ export async function supervise(
   ports: SupervisePorts,
   lease: Lease,
   at: HolderKey & Orders,
-): Promise<Verdict | undefined> {
+): Promise<Supervised | undefined> {
   const name = containerName(at.runId, at.attempt);
   try {
     const verdict = await attempt(ports, lease, { ...at, name }).catch((error: unknown) => judgeError(error, at));
-    const { isHeld } = await ports.api.result(verdict);
-    if (isHeld) return verdict;
+    const { isUnbegun, ...result } = verdict;
+    if (isUnbegun && ports.beside.length === 0 && (await handBack(ports, { ...at, name, verdict }))) {
+      return { kind: 'waits', reason: `host ${lease.host}: ${verdict.message}` };
+    }
+    const { isHeld } = await ports.api.result(result);
+    if (isHeld) return { kind: 'judged', verdict };
     await ports.engine.remove(name);
     await giveBack(ports.beside, at, ports.api);
     await ports.api.release();
-    return verdict;
+    return { kind: 'judged', verdict };
   } catch (error) {
     if (!isFenced(error)) throw error;
     return undefined;
   }
+}
+
+type Supervised = { kind: 'judged'; verdict: Verdict } | { kind: 'waits'; reason: string };
+
+/** Removed first: the same attempt may come back at once. What an engine that is away keeps of it has no process. */
+async function handBack(ports: SupervisePorts, at: Named & { verdict: Verdict }): Promise<boolean> {
+  await ports.engine.remove(at.name).catch((error: unknown) => {
+    if ((error as Error).name !== 'EngineError' || isFenced(error)) throw error;
+  });
+  const { cause, message } = at.verdict;
+  return ports.api.handBack({ cause, message });
 }
 
 async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<Verdict> {

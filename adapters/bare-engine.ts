@@ -255,6 +255,10 @@ export class BareEngine implements Engine {
     return readProbe(await this.call('probe', '-'));
   }
 
+  async prove(): Promise<void> {
+    await this.probe();
+  }
+
   private dirOf(name: string): string {
     return posix.join(this.root, name);
   }

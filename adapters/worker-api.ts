@@ -34,6 +34,8 @@ export interface AttemptApi {
   putArtifact(file: ArchivedFile, signal?: AbortSignal): Promise<shapes.Stored>;
   /** @returns whether what the attempt left is to be kept as it is */
   result(result: shapes.Result): Promise<{ isHeld: boolean }>;
+  /** @returns false when the attempt is to be ended instead */
+  handBack(said: shapes.HandBack): Promise<boolean>;
   /** Of its own host, or of one beside it. */
   release(beside?: string): Promise<void>;
 }
@@ -133,6 +135,17 @@ export class WorkerApi {
       result: async (result) => {
         const reply = await this.read(shapes.ResultReply, { method: 'POST', path: path('result'), json: result });
         return { isHeld: typeof reply.heldUntil === 'string' };
+      },
+      handBack: async (said) => {
+        const call: Call = { method: 'POST', path: path('hand-back'), json: said };
+        return this.read(shapes.HandBackReply, call).then(
+          ({ isTaken }) => isTaken,
+          (error: unknown) => {
+            // A server that is too old to know of this.
+            if (error instanceof WorkerApiError && error.reason === 'refused') return false;
+            throw error;
+          },
+        );
       },
       release: async (beside) => {
         const query = beside === undefined ? '' : `&beside=${encodeURIComponent(beside)}`;

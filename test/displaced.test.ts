@@ -68,6 +68,7 @@ const attemptApi: AttemptApi = {
   appendLog: async (start, bytes) => start + bytes.length,
   putArtifact: async (file) => ({ path: file.path, sizeBytes: file.sizeBytes, digest: '' }) as never,
   result: async () => ({ isHeld: false }),
+  handBack: async () => false,
   release: async () => undefined,
 };
 

@@ -5,6 +5,7 @@ import type { Run } from '../domain/schemas/api';
 import type { HostSummary } from '../domain/schemas/hosts';
 import { HoldingProxy } from './setup/holding-proxy';
 import { DOCKER_SOCKET, House, oneRun, tagged } from './setup/house';
+import { PrivateEngine } from './setup/private-engine';
 import { waitFor } from './setup/wait-for';
 
 let house: House;
@@ -187,4 +188,54 @@ describe('a worker whose engine', () => {
     },
     90_000,
   );
+});
+
+describe('an engine that answers and can start nothing', () => {
+  let engine: PrivateEngine;
+  beforeAll(async () => {
+    engine = await PrivateEngine.open();
+    house.add('frail-1', 'worker', {
+      SLIPWAY_HOST: 'frail-1',
+      SLIPWAY_LABELS: 'frail',
+      SLIPWAY_WORKER_DIR: `${house.dir}/frail-1`,
+      DOCKER_HOST: `unix://${engine.socket}`,
+    });
+    await house.start('frail-1');
+  }, 120_000);
+  afterAll(() => engine?.stop(), 60_000);
+
+  const frail = () => house.call<HostSummary>('GET', '/v1/clusters/local/hosts/frail-1');
+
+  test('H11 its runs wait, say why, and are taken by themselves within 20 s of its repair, at the cost of no attempt', async () => {
+    await house.project('frail', tagged('frail', '#!/bin/sh\ntrue'));
+    await waitFor(async () => (await frail()).state === 'ready', { what: 'its worker is there' });
+    engine.breakRuntime();
+    const numbers = [(await house.trigger('frail')).number, (await house.trigger('frail')).number];
+    const broken = await waitFor(
+      async () => {
+        const host = await frail();
+        return host.state === 'quarantined' && host.busySlots === 0 && host;
+      },
+      { what: 'the host is left alone', timeoutMs: 60_000 },
+    );
+    const waiting = await Promise.all(
+      numbers.map(async (number) => (await house.run('frail', number, 'work')).waiting),
+    );
+    engine.repairRuntime();
+    await waitFor(async () => (await frail()).state === 'ready', { what: 'it has proven itself', timeoutMs: 20_000 });
+    const builds = await Promise.all(numbers.map((number) => house.finished('frail', number)));
+
+    expect(broken).toMatchObject({
+      faults: expect.any(Number),
+      why: expect.stringMatching(/^left alone until it has/),
+    });
+    for (const said of waiting) expect(said).toContain('frail-1 (left alone until it has proven that it works: ');
+    for (const { status } of builds) expect(status).toBe('passed');
+    for (const number of numbers) {
+      expect(attemptsOf(await house.run('frail', number, 'work'))).toEqual([
+        { number: 1, cause: 'ok', host: 'frail-1' },
+      ]);
+    }
+    expect(await engine.containers()).toEqual([]);
+  }, 180_000);
 });

@@ -39,6 +39,8 @@ export class Engines {
   private readonly kept = new Map<string, KeptEngine>();
   /** Of the worker's own machine. @throws EngineError */
   private readonly probeOwn: () => Promise<unknown>;
+  /** Has something of ours run on the worker's own machine. @throws EngineError */
+  readonly proveOwn: () => Promise<unknown>;
 
   /** @param lastAliveAt until when an earlier life of this worker was there */
   constructor(
@@ -48,12 +50,15 @@ export class Engines {
     const runs = join(settings.workerDir, 'runs');
     const { localRepositories } = settings;
     if (settings.SLIPWAY_ENGINE === 'docker') {
-      this.own = patient(new DockerEngine(this.docker, runs, { lastAliveAt, localRepositories }));
+      const engine = new DockerEngine(this.docker, runs, { lastAliveAt, localRepositories });
+      this.own = patient(engine);
       this.probeOwn = () => requireAnswer(this.docker);
+      this.proveOwn = () => engine.prove();
     } else {
       const bare = new BareEngine(new LocalShell(), runs, { localRepositories });
       this.own = patient(bare);
       this.probeOwn = () => bare.probe();
+      this.proveOwn = this.probeOwn;
     }
   }
 

@@ -10,6 +10,7 @@ import { WorkerApiError, type WorkerApi } from '../adapters/worker-api';
 import type { HelloReply } from '../domain/schemas/worker-api';
 import type { Engines } from './engines';
 import type { TemporalReach } from './temporal-reach';
+import { Proofs } from './proofs';
 import type { Upgrader } from './upgrader';
 import { version } from '../package.json';
 
@@ -29,7 +30,7 @@ const MACHINE = {
 export interface GreeterPorts {
   api: WorkerApi;
   worker: { id: string; cluster: string };
-  engines: Pick<Engines, 'ownFault'>;
+  engines: Pick<Engines, 'ownFault' | 'proveOwn'>;
   settings: Settings;
   upgrader: Upgrader;
   log: Logger;
@@ -43,6 +44,7 @@ export class Greeter {
   private knowsReleases = false;
   /** One that is older still would refuse a hello that says what machine this is. */
   private knowsMachines = false;
+  private readonly proofs = new Proofs();
 
   constructor(private readonly ports: GreeterPorts) {}
 
@@ -102,6 +104,8 @@ export class Greeter {
         freeDiskBytes,
         release,
         machine,
+        // Only a server that asked knows the field.
+        proof: this.proofs.take(settings.SLIPWAY_HOST),
         notAccepting:
           this.stopReason ??
           this.reach?.whyCutOff ??
@@ -112,6 +116,7 @@ export class Greeter {
       signal,
     );
     this.tellVersion(reply.serverVersion);
+    this.proofs.consider(settings.SLIPWAY_HOST, reply.proveEveryMs, engines.proveOwn);
     this.knowsReleases = reply.upgrade !== undefined;
     this.knowsMachines = reply.knowsMachines === true;
     if (reply.upgrade && this.stopReason === undefined) upgrader.consider(reply.upgrade, signal);

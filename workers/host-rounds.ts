@@ -7,6 +7,7 @@ import type { FoundHosts, HostProbe, HostsReply } from '../domain/schemas/worker
 import { inWords, type Engines, type KeptEngine } from './engines';
 import { whyDiskRefuses } from './greeting';
 import type { Makers } from './makers';
+import { Proofs } from './proofs';
 
 /** One that takes longer is told of in a later round, ms: no host waits for another. */
 const PROBE_ROUND_MS = 1_000;
@@ -26,6 +27,7 @@ export class HostRounds {
   private readonly underWay = new Set<string>();
   private readonly results = new Map<string, HostProbe>();
   private readonly faults = new Map<string, string>();
+  private readonly proofs = new Proofs();
   private blueprints: HostsReply['blueprints'] = [];
   private sweptAtMs = -Infinity;
 
@@ -37,12 +39,16 @@ export class HostRounds {
     const before = new Set(engines.served.map(({ name }) => name));
     await this.probe(signal);
     const found = await this.lookForMade();
-    const probes = [...this.results.values()];
+    const probes = [...this.results.values()].map((one) => ({ ...one, proof: this.proofs.take(one.host) }));
     this.results.clear();
     const engine = await makers.findEngine();
     const { hosts, blueprints, orphans } = await api.hosts({ worker: worker.id, probes, engine, found }, signal);
     this.blueprints = blueprints;
     engines.serve(hosts);
+    for (const { name, proveEveryMs } of hosts) {
+      const { direct } = engines.served.find((one) => one.name === name)!;
+      this.proofs.consider(name, proveEveryMs, () => direct.prove());
+    }
     for (const orphan of orphans) await this.destroy(orphan);
     if (engines.served.some(({ name }) => !before.has(name))) await this.round(signal);
   }

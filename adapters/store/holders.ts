@@ -13,7 +13,7 @@ import type { LogGap } from '../../domain/schemas/api';
 import type { Database } from './connect';
 import { isHeld } from './holds';
 import { LIVE, LIVE_STATES } from './hosts';
-import { quarantined } from './kept-hosts';
+import { failed, isGrantedSince } from './quarantine';
 
 /** Who says something of an attempt; every call names the token that was granted, and comes from the cluster it was granted in. */
 export type Holder = HolderKey & { cluster: string };
@@ -76,7 +76,8 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
     ), proven as (
       update hosts set faults = 0, fault = null, quarantined_until = null
       where faults > 0 and ${progress.state === 'running'} and exists (select 1 from moved)
-        and id = (select host from leases where token = ${holder.token})
+        and exists (select 1 from leases l where l.token = ${holder.token} and l.host = hosts.id
+          and ${isGrantedSince(sql`l.granted_at`)})
     ), shown as (
       update runs set state = moved.state, waiting = null from moved
       where runs.id = ${holder.runId}::uuid and runs.attempt = ${holder.attempt} and runs.state <> 'finished'
@@ -94,8 +95,8 @@ export const lostOutput = (cause: RawBuilder<unknown>): RawBuilder<LogGap[]> => 
     then jsonb_build_array(jsonb_build_object('atByte', log_bytes, 'lostBytes', null, 'reason', ${cause}))
     else '[]'::jsonb end`;
 
-/** What a host may do to any run that it gets: it is left alone for a while. */
-const HOST_FAULTS: readonly Cause[] = ['engine-unavailable'];
+/** Whether it happens to any run that the host gets: it is left alone for a while. */
+export const isHostFault = (cause: Cause): boolean => cause === 'engine-unavailable';
 
 export interface AttemptResult {
   cause: Cause;
@@ -122,14 +123,14 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
       where token = ${holder.token} and run_id = ${holder.runId}::uuid and name = ''
         and attempt = ${holder.attempt} and state in ${LIVE} and exists (select 1 from locked)
         and ${ofCluster(holder.cluster)}
-      returning token, host, held_until
+      returning token, host, held_until, granted_at
     ), beside as (
       update leases set state = 'releasing', why = ${why}::text, held_until = (select held_until from held)
       where run_id = ${holder.runId}::uuid and attempt = ${holder.attempt} and name <> '' and state in ('granted', 'active')
         and exists (select 1 from held)
     ), blamed as (
-      update hosts set ${quarantined(sql`${result.message}::text`)}
-      where ${HOST_FAULTS.includes(cause)} and id = (select host from held)
+      update hosts set ${failed(sql`${result.message}::text`)} from held
+      where ${isHostFault(cause)} and hosts.id = held.host and ${isGrantedSince(sql`held.granted_at`)}
     ), ended as (
       update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
         exit_code = ${result.exitCode}, finished_at = now(), log_complete = true,

@@ -8,6 +8,7 @@ import type { PutBlueprint } from '../../domain/schemas/blueprints';
 import type { CreateHost, EditHost, MachineFacts, MadePhase, Reach } from '../../domain/schemas/hosts';
 import { withoutUndefined } from '../../domain/without-undefined';
 import type { Database } from './connect';
+import { PROVE_EVERY_MS } from './quarantine';
 import type { HostDrainFacts, Tables } from './tables';
 
 export interface HostFacts {
@@ -50,18 +51,18 @@ export const idOf = (host: { cluster: string; name: string }): string => `${host
  * Registers a worker's own machine, or says that it is still there.
  * @param silentAfterMs a name may be taken over by another worker once its owner was silent for so long
  * A worker that has given its host another name leaves nothing behind but where work was.
- * @returns how many of its slots are under a live lease; undefined when another living worker has a host of this name in
+ * @returns how many of its slots are under a live lease, and how often it is to prove itself; undefined when another living worker has a host of this name in
  *   the cluster, or it is a listed one, or this one has given too many names
  */
 export async function recordHost(
   db: Database,
   host: HostFacts,
   silentAfterMs: number,
-): Promise<{ heldSlots: number } | undefined> {
+): Promise<{ heldSlots: number; proveEveryMs?: number } | undefined> {
   await sql`delete from hosts where cluster = ${host.cluster} and worker = ${host.worker} and name <> ${host.name}
     and origin = 'worker' and last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond'
     and not exists (select 1 from leases where leases.host = hosts.id)`.execute(db);
-  const { rows } = await sql<{ heldSlots: number }>`
+  const { rows } = await sql<{ heldSlots: number; proveEveryMs: number | null }>`
     insert into hosts (id, cluster, name, worker, labels, slots, version, not_accepting, engine, machine)
     select ${idOf(host)}::text, ${host.cluster}::text, ${host.name}::text, ${host.worker}::text,
       ${JSON.stringify(host.labels)}::jsonb, ${host.slots}::int, ${host.version}::text, ${host.notAccepting}::text,
@@ -74,9 +75,13 @@ export async function recordHost(
       origin = 'worker', reach = null, removed_at = null
       where hosts.removed_at is not null and hosts.origin <> 'made' or hosts.origin = 'worker' and (hosts.worker = excluded.worker
         or hosts.last_seen_at < now() - ${silentAfterMs} * interval '1 millisecond')
-    returning (select count(*)::int from leases where leases.host = hosts.id and leases.state in ${LIVE}) as "heldSlots"
+    returning (select count(*)::int from leases where leases.host = hosts.id and leases.state in ${LIVE}) as "heldSlots",
+      ${PROVE_EVERY_MS} as "proveEveryMs"
     `.execute(db);
-  return rows[0];
+  const [recorded] = rows;
+  if (!recorded) return undefined;
+  const { heldSlots, proveEveryMs } = recorded;
+  return { heldSlots, ...(proveEveryMs === null ? {} : { proveEveryMs }) };
 }
 
 /** Of a host that has not been heard yet. */
@@ -163,11 +168,11 @@ export async function removeHost(db: Database, host: HostKey): Promise<'removed'
   });
 }
 
-/** Takes a host out of use, or (null) back into it; what runs there finishes. @returns false when there is none of this name */
+/** Takes a host out of use, or (null) back into it, out of quarantine too; what runs there finishes. @returns false when there is none of this name */
 export async function setHostDrain(db: Database, host: HostKey, drain: HostDrainFacts | null): Promise<boolean> {
   const set = await db
     .updateTable('hosts')
-    .set({ drain: drain && JSON.stringify(drain) })
+    .set(drain ? { drain: JSON.stringify(drain) } : { drain: null, ...WELL })
     .where('id', '=', idOf(host))
     .where('removed_at', 'is', null)
     .executeTakeFirst();
@@ -311,7 +316,7 @@ export function whyRefused(host: HostRow, silentAfterMs: number): string | null 
   const unmade = host.made && whyUnmade(host.made, host.fault);
   if (unmade) return unmade;
   if (host.drain) return `drained by ${host.drain.by}: ${host.drain.reason}`;
-  if (host.is_quarantined) return `left alone until ${host.quarantined_until?.toISOString()} because ${host.fault}`;
+  if (host.is_quarantined) return `left alone until it has proven that it works: ${host.fault}`;
   if (host.refusal !== null) return `its worker is refused: ${host.refusal}`;
   if (host.silent_ms < silentAfterMs) return host.not_accepting;
   if (host.origin === 'worker') return 'its worker is silent';

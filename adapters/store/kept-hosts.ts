@@ -2,14 +2,10 @@
 // they find of their hosts. Called by the API for workers, and by the store.
 import { sql, type RawBuilder } from 'kysely';
 import type { Reach } from '../../domain/schemas/hosts';
-import type { HostProbe } from '../../domain/schemas/worker-api';
+import type { HostProbe, ServedHost } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
 import { LIVE, NEVER, SERVES_HOSTS, SILENT_AFTER_MS } from './hosts';
-
-export interface KeptHost {
-  name: string;
-  reach: Reach;
-}
+import { failedProof, PROVE_EVERY_MS, recordProof } from './quarantine';
 
 /** Whether the worker of a host is there. */
 const IS_SERVED = sql<boolean>`exists (select 1 from workers w where w.cluster = hosts.cluster and w.id::text = hosts.worker
@@ -30,7 +26,7 @@ const IS_ENDING = sql<boolean>`exists (
 export async function keepHosts(
   db: Database,
   { cluster, worker, engine }: { cluster: string; worker: string; engine: string | null },
-): Promise<KeptHost[]> {
+): Promise<ServedHost[]> {
   await sql`
     with asking as (
       update workers set serves_hosts_at = now(), docker_engine = ${engine}::text
@@ -44,9 +40,9 @@ export async function keepHosts(
     )
     update hosts set worker = ${worker} where id in (select id from unserved order by random()
       limit (select ceil((select count(*) from unserved)::float8 / workers)::int from living))`.execute(db);
-  return db
+  const kept = await db
     .selectFrom('hosts')
-    .select(['name', sql<Reach>`reach`.as('reach')])
+    .select(['name', sql<Reach>`reach`.as('reach'), PROVE_EVERY_MS.as('proveEveryMs')])
     .where('cluster', '=', cluster)
     .where('worker', '=', worker)
     .where('reach', 'is not', null)
@@ -54,6 +50,7 @@ export async function keepHosts(
     .where(sql<boolean>`not ${IS_ENDING}`)
     .orderBy('name')
     .execute();
+  return kept.map(({ proveEveryMs, ...host }) => (proveEveryMs === null ? host : { ...host, proveEveryMs }));
 }
 
 /**
@@ -72,16 +69,6 @@ export async function handOverHost(
       and heir.cluster = hosts.cluster and ${canReach(sql`heir.docker_engine`)}
       and (not ${IS_SERVED} or hosts.worker = ${at.absent}::text)`.execute(db);
 }
-
-/** How long what failed is left alone, as SQL of its own `faults`: 10 s, twice as long each time, an hour at most. */
-export const BACK_OFF = sql`now() + least(10 * power(2, least(faults, 10)), 3600) * interval '1 second'`;
-
-/**
- * A host takes nothing for a while after it has failed a run or a probe, longer each time, and then one run at a time until
- * a script of it runs. @param message what went wrong
- */
-export const quarantined = (message: RawBuilder<unknown>) => sql`fault = ${message}, faults = faults + 1,
-  quarantined_until = ${BACK_OFF}`;
 
 /** What a worker found of hosts that it serves; what it says of others is passed over. */
 export async function recordProbes(
@@ -105,6 +92,7 @@ export async function recordProbes(
   const isBeginning = sql`hosts.origin = 'made' and hosts.last_seen_at = ${NEVER}`;
   await sql`update hosts set fault = p.fault from ${told} where ${isMine} and p.fault is not null and ${isBeginning}
     `.execute(db);
-  await sql`update hosts set ${quarantined(sql`p.fault`)} from ${told} where ${isMine} and p.fault is not null
-      and not (${isBeginning}) and coalesce(hosts.quarantined_until, 'epoch') < now()`.execute(db);
+  await sql`update hosts set ${failedProof(sql`p.fault`)} from ${told} where ${isMine} and p.fault is not null
+      and not (${isBeginning})`.execute(db);
+  for (const { host, proof } of probes) if (proof) await recordProof(db, { cluster, worker, host }, proof);
 }

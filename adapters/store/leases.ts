@@ -325,7 +325,7 @@ async function take(
     ), attempted as (
       insert into attempts (run_id, number, state, host, worker, log_cap_bytes)
       values (${run.id}::uuid, ${request.attempt}, 'leasing', ${host.name}, ${host.workerId}, ${request.logCapBytes}::bigint)
-      on conflict (run_id, number) do update set host = excluded.host, worker = excluded.worker
+      on conflict (run_id, number) do update set host = excluded.host, worker = excluded.worker, state = excluded.state
     )
     insert into leases (run_id, attempt, host, slot, holder, why, deadline_at)
     values (${run.id}::uuid, ${request.attempt}, ${host.id}, ${slot}, ${host.workerId}, ${sayWhy(run, request)},

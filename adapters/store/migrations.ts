@@ -363,4 +363,7 @@ export const MIGRATIONS: Record<string, Migration> = {
     alter table workers add refusal text;
     alter table clusters add door_opened_at timestamptz;
   `),
+  '0012-quarantine': statements(`
+    alter table hosts add faulted_at timestamptz;
+  `),
 };

@@ -25,7 +25,7 @@ import {
   UNKNOWN_MACHINE,
   USES,
 } from './hosts';
-import { BACK_OFF } from './kept-hosts';
+import { BACK_OFF } from './quarantine';
 import { readHoldings, readWaiting, waitingRun } from './queue';
 import type { Tables } from './tables';
 

@@ -223,6 +223,8 @@ export interface Tables {
     faults: Generated<number>;
     /** The newest one in words. */
     fault: string | null;
+    /** When it failed last: what it was given before says nothing new of it. */
+    faulted_at: NullableInstant;
     quarantined_until: NullableInstant;
     removed_at: NullableInstant;
     last_seen_at: Instant;

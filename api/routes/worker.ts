@@ -22,7 +22,9 @@ import {
 import { recordHost, SILENT_AFTER_MS } from '../../adapters/store/hosts';
 import { keepHosts, recordProbes } from '../../adapters/store/kept-hosts';
 import { blueprintsToSweep, compareFound } from '../../adapters/store/on-demand';
+import { handBack } from '../../adapters/store/hand-back';
 import { requestLease } from '../../adapters/store/leases';
+import { recordProof } from '../../adapters/store/quarantine';
 import { offerRelease } from '../../adapters/store/releases';
 import { recordWorker } from '../../adapters/store/workers';
 import type { WorkerIdentity } from '../../adapters/worker-identity';
@@ -107,6 +109,8 @@ export function workerRoutes(context: ApiContext): Router {
     response.json({});
   });
 
+  router.post(`${attempt}/hand-back`, takeBack(context));
+
   router.use(workerShellRoutes(context, workerOf));
 
   router.post('/v1/worker/release', (_request, response) => sendRelease(context, workerOf(response).cluster, response));
@@ -134,6 +138,13 @@ function takeLog(context: ApiContext): RequestHandler[] {
   ];
 }
 
+function takeBack({ db }: ApiContext): RequestHandler {
+  return async (request, response) => {
+    const isTaken = await handBack(db, holderOf(request, response), shapes.HandBack.parse(request.body));
+    response.json({ isTaken });
+  };
+}
+
 async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdentity): Promise<shapes.HelloReply> {
   requireSelf(who, hello);
   const { worker, cluster, host, labels, slots, notAccepting = null } = hello;
@@ -150,6 +161,7 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
   const said = hello.machine ? { ...facts, machine: machine as MachineFacts } : facts;
   const upgrade = await offerRelease(context.db, { hello, isEnlisted: enlisted, silentAfterMs: SILENT_AFTER_MS });
   if (!enlisted) return { enlisted, serverVersion: version, upgrade, knowsMachines: true };
+  if (hello.proof) await recordProof(context.db, { cluster, worker, host }, hello.proof);
   const recorded = await recordHost(context.db, said, SILENT_AFTER_MS);
   if (!recorded) {
     throw new Refusal(
@@ -158,7 +170,7 @@ async function greet(context: ApiContext, hello: shapes.Hello, who: WorkerIdenti
       `another living worker serves host ${host} of cluster ${cluster}; give this one a name of its own (SLIPWAY_HOST)`,
     );
   }
-  return { enlisted, serverVersion: version, heldSlots: recorded.heldSlots, upgrade, knowsMachines: true };
+  return { enlisted, serverVersion: version, upgrade, knowsMachines: true, ...recorded };
 }
 
 async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdentity): Promise<shapes.LeaseReply> {

@@ -19,6 +19,16 @@ const plain = (min: number, max: number) =>
     .max(max)
     .regex(/^[^\p{Cc}]*$/u, 'must have no control characters');
 
+/** What came of trying whether a host that failed works again. */
+const Proof = z.strictObject({
+  fault: plain(1, 500).nullable().describe('why it does not; null: it does'),
+  beganMsAgo: count.describe('ms since the try began, by the clock of the worker alone'),
+});
+export type Proof = z.infer<typeof Proof>;
+const proveEveryMs = count
+  .optional()
+  .describe('it failed, and is to be tried so often, ms; absent: it is well, or the server is too old to ask');
+
 export const Hello = z.strictObject({
   worker: z.uuid().describe('kept on disk by the worker, the same after a restart'),
   cluster: z.string().min(1),
@@ -49,6 +59,7 @@ export const Hello = z.strictObject({
   machine: MachineFacts.extend({ engine: z.enum(['docker', 'shell']).describe('shell: it has no containers') })
     .optional()
     .describe('of its host; absent: it does not know yet whether the server knows this field'),
+  proof: Proof.optional().describe('of its host; absent: it was not asked for, or is under way'),
 });
 export type Hello = z.infer<typeof Hello>;
 
@@ -60,6 +71,7 @@ export const HelloReply = z.object({
     .object({ id: z.uuid().describe('of the pin'), signed: z.string().describe('compact JWS of a SignedRelease') })
     .nullish()
     .describe('the release to take now; null: none; absent: the server does not know of releases'),
+  proveEveryMs,
   knowsMachines: z.boolean().optional().describe('a hello may say what machine its host is; absent: it may not'),
 });
 export type HelloReply = z.infer<typeof HelloReply>;
@@ -165,6 +177,13 @@ export const Result = z.strictObject({
 });
 export type Result = z.infer<typeof Result>;
 
+/** An attempt whose script was never begun, for the sake of its host, and of which nothing is left there. */
+export const HandBack = z.strictObject({ cause: Cause, message: Result.shape.message });
+export type HandBack = z.infer<typeof HandBack>;
+export const HandBackReply = z.object({
+  isTaken: z.boolean().describe('false: it was handed back too often; end the attempt'),
+});
+
 export const ResultReply = z.object({
   heldUntil: z.iso.datetime().nullish().describe('until when what it left is kept as it is; null: clean up now'),
 });
@@ -183,6 +202,7 @@ export const HostProbe = z.strictObject({
   fault: plain(1, 500).optional(),
   machine: MachineFacts.optional(),
   notAccepting: plain(1, 300).nullish().describe('why it takes no new runs though it is well; null: it does'),
+  proof: Proof.optional(),
 });
 export type HostProbe = z.infer<typeof HostProbe>;
 /** Hosts of a blueprint that a worker found where they are made. */
@@ -200,7 +220,7 @@ export const HostsAsk = z.strictObject({
   found: z.array(FoundHosts).max(100).optional().describe('of blueprints that were looked at since the last time'),
 });
 export const HostsReply = z.object({
-  hosts: z.array(z.object({ name: z.string(), reach: Reach })).describe('those that it is to serve now'),
+  hosts: z.array(z.object({ name: z.string(), reach: Reach, proveEveryMs })).describe('those that it is to serve now'),
   blueprints: z.array(z.object({ id: z.uuid(), make: Make })).describe('of its cluster, to be looked at now and then'),
   orphans: z
     .array(z.object({ blueprint: z.uuid(), host: z.string() }))
