@@ -6,7 +6,7 @@ import { clusterQueue, workerQueue } from '../domain/names';
 import type { WorkerIdentity } from '../adapters/worker-identity';
 import { WorkerRefusal } from '../adapters/worker-refusal';
 import type { TaskTokens, TokenKind } from './task-tokens';
-import { joinFields, splitFields } from './wire';
+import { firstField, joinFields, splitFields } from './wire';
 
 const service = temporal.api.workflowservice.v1;
 const { WorkerCommand } = temporal.api.worker.v1;
@@ -39,8 +39,11 @@ export function makeRules(context: RuleContext): ReadonlyMap<string, Rule> {
     ['DescribeNamespace', describeNamespace(context)],
     ['PollActivityTaskQueue', pollActivities(context)],
     ['RecordActivityTaskHeartbeat', report(context, { ...ACTIVITY, kept: [DETAILS] })],
-    ['RespondActivityTaskCompleted', report(context, { ...ACTIVITY, kept: [RESULT] })],
-    ['RespondActivityTaskFailed', report(context, { ...ACTIVITY, kept: [FAILURE, LAST_DETAILS] })],
+    ['RespondActivityTaskCompleted', report(context, { ...ACTIVITY, kept: [RESULT], change: onePayload })],
+    [
+      'RespondActivityTaskFailed',
+      report(context, { ...ACTIVITY, kept: [FAILURE, LAST_DETAILS], change: readableFailure }),
+    ],
     ['RespondActivityTaskCanceled', report(context, { ...ACTIVITY, kept: [DETAILS] })],
     ['PollNexusTaskQueue', pollCommands(context)],
     ['RespondNexusTaskCompleted', report(context, { ...NEXUS, kept: [NEXUS_RESPONSE] })],
@@ -105,6 +108,8 @@ interface ReportFields {
   namespace: number;
   /** Go on as they are. */
   kept: readonly number[];
+  /** Makes of the fields what an orchestrator can read. */
+  change?: (fields: Map<number, Uint8Array>) => void;
 }
 
 const ACTIVITY = { kind: 'activity', taskToken: 1, identity: 3, namespace: 4 } as const;
@@ -118,6 +123,7 @@ function report({ namespace, tokens }: RuleContext, at: ReportFields): Rule {
       const fields = splitFields(body);
       requireNamespace(namespace, Buffer.from(fields.get(at.namespace) ?? []).toString());
       const token = tokens.open(at.kind, who, fields.get(at.taskToken) ?? new Uint8Array());
+      at.change?.(fields);
       return joinFields([
         [at.taskToken, token],
         [at.identity, Buffer.from(nameOf(who))],
@@ -126,6 +132,29 @@ function report({ namespace, tokens }: RuleContext, at: ReportFields): Rule {
       ]);
     },
   };
+}
+
+const [PAYLOADS_PAYLOAD, FAILURE_CAUSE] = [1, 4] as const;
+
+/** Any other number of payloads ends each task of the workflow with a fatal error in the SDK's core. */
+function onePayload(fields: Map<number, Uint8Array>): void {
+  const first = firstField(fields.get(RESULT) ?? new Uint8Array(), PAYLOADS_PAYLOAD);
+  if (first) fields.set(RESULT, joinFields([[PAYLOADS_PAYLOAD, first]]));
+  else fields.delete(RESULT);
+}
+
+/** Far below the hundred levels that an orchestrator reads of a history, and more than any SDK writes. */
+const MAX_CAUSES = 20;
+
+/** A deeper failure would be a history that no orchestrator can read. @throws Error when it is no protobuf */
+function readableFailure(fields: Map<number, Uint8Array>): void {
+  let failure: Uint8Array | undefined = fields.get(FAILURE) ?? new Uint8Array();
+  fields.set(FAILURE, failure);
+  for (let depth = 0; failure; depth += 1) {
+    if (depth > MAX_CAUSES) throw new WorkerRefusal('malformed', `a failure with more than ${MAX_CAUSES} causes`);
+    // Throws where a cause comes twice: readers would make one of both.
+    failure = splitFields(failure).get(FAILURE_CAUSE);
+  }
 }
 
 /** The queue by which Temporal pushes commands to a worker, cancellations above all. */

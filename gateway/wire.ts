@@ -30,3 +30,14 @@ export function joinFields(fields: Iterable<readonly [number, Uint8Array]>): Uin
   for (const [number, bytes] of fields) writer.uint32((number << 3) | LENGTH_DELIMITED).bytes(bytes);
   return writer.finish();
 }
+
+/** The first nested message of a number; undefined: there is none. Reads no further than that. @throws Error when it is no protobuf */
+export function firstField(body: Uint8Array, wanted: number): Uint8Array | undefined {
+  const reader = Reader.create(body);
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag === ((wanted << 3) | LENGTH_DELIMITED)) return reader.bytes();
+    reader.skipType(tag & 7);
+  }
+  return undefined;
+}
