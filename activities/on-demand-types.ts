@@ -17,7 +17,8 @@ type HostKey = Pick<HostToMake, 'cluster' | 'host'>;
 export interface LedgerActivities {
   /** @returns queue of a worker that can make or end it now; absent: there is none */
   chooseMaker(host: HostToMake): Promise<{ queue?: string }>;
-  hostMade(host: HostKey & { resource: string; reach: Reach }): Promise<void>;
+  /** @param host.resource and `reach`: as the worker said them, which may be anything @throws when they cannot be of this host */
+  hostMade(host: HostKey & { resource: unknown; reach: unknown }): Promise<void>;
   /** It could not be made or ended, for now. */
   hostFault(host: HostKey & { message: string }): Promise<void>;
   /** It takes no more runs, whatever the rows said. */

@@ -17,6 +17,8 @@ export interface RecordActivities {
     absentQueue?: string;
     waitedMs?: number;
   }): Promise<{ queue?: string; endedAs?: Cause; isHeard?: boolean }>;
+  /** The cluster where a run waits now, and how often it was moved; nothing of a run that is not known. */
+  placeRun(run: { runId: string }): Promise<{ cluster?: string; move?: number }>;
   /** The priority under which a run that was not taken is to be offered now, 1 (first) … 5 (last). */
   readPriority(run: { runId: string; stepMs: number }): Promise<{ priority: number }>;
   /** Says that the build ran out of time, before its runs are told to stop. Idempotent. */

@@ -14,6 +14,7 @@ export interface RecordPorts {
     absent?: string;
     waitedMs?: number;
   }): Promise<{ worker: string | null; cluster: string; cause: Cause | null; isHeard: boolean } | undefined>;
+  placeRun(runId: string): Promise<{ cluster: string; move: number } | undefined>;
   readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
   finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
@@ -32,7 +33,7 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
     };
   };
   return {
-    closeRuns: (closed) => ports.closeRuns(closed),
+    closeRuns: (closed) => ports.closeRuns(closed.map(withoutPass)),
     closeAttempt: async (attempt) => {
       const before = await locate(attempt);
       if (before.endedAs) return { cause: before.endedAs };
@@ -40,9 +41,16 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
       return { cause: (await locate(attempt)).endedAs ?? attempt.cause };
     },
     locateAttempt: locate,
+    placeRun: async ({ runId }) => (await ports.placeRun(runId)) ?? {},
     readPriority: async ({ runId, stepMs }) => ({ priority: await ports.readPriority(runId, stepMs) }),
     expireBuild: async ({ buildId }) => void (await ports.expireBuild(buildId)),
     finishBuild: ({ buildId }) => ports.finishBuild(buildId),
     maintainCluster: (maintenance) => ports.maintainCluster(maintenance),
   };
+}
+
+/** A run that passed was recorded by whoever held its lease; that one which is not recorded did is only said. */
+function withoutPass<Closed extends { cause: Cause; message: string }>(closed: Closed): Closed {
+  if (closed.cause !== 'ok') return closed;
+  return { ...closed, cause: 'internal', message: 'its worker said that it passed, and has recorded nothing' };
 }

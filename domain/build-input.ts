@@ -1,5 +1,6 @@
 // Owns what workflows are started with: their names and their inputs. Stored in histories: never renamed, only added to.
 // Made by adapters/temporal.ts, read by workflows/.
+import { fieldOf } from './untrusted';
 import type { HostToMake } from './schemas/blueprints';
 import type { NeedCondition, RetryBudget } from './schemas/plan';
 import type { Outcome } from './schemas/words';
@@ -67,6 +68,30 @@ export interface BuildInput {
   timing: BuildTiming;
   /** Limit of the whole build; absent: DEFAULT_LIMITS. */
   timeoutMs?: number;
+}
+
+const isText = (value: unknown): boolean => typeof value === 'string';
+const areTexts = (value: unknown, names: readonly string[]): boolean =>
+  names.every((name) => isText(fieldOf(value, name)));
+const isNumber = (value: unknown): boolean => typeof value === 'number';
+
+/** Whether it is what a build is started with: anybody at Temporal can start a workflow, with anything in its input. */
+export function isBuildInput(input: unknown): input is BuildInput {
+  const [runs, jobs, timing] = ['runs', 'jobs', 'timing'].map((name) => fieldOf(input, name));
+  if (!Array.isArray(runs) || !Array.isArray(jobs) || !areTexts(input, ['buildId', 'project'])) return false;
+  const isRun = (run: unknown): boolean => {
+    const needs = fieldOf(run, 'needs') ?? [];
+    const isPlaced = areTexts(run, ['id', 'name', 'job', 'cluster']) && isNumber(fieldOf(run, 'timeoutMs'));
+    return isPlaced && Array.isArray(needs) && needs.every(isNumber);
+  };
+  const pauses = fieldOf(timing, 'askAgainMs');
+  const times = [
+    fieldOf(input, 'window'),
+    ...['heartbeatTimeoutMs', 'reattachGraceMs', 'detachGraceMs', 'runMarginMs'].map((name) => fieldOf(timing, name)),
+    fieldOf(pauses, 'first'),
+    fieldOf(pauses, 'most'),
+  ];
+  return times.every(isNumber) && runs.every(isRun) && jobs.every((job) => areTexts(job, ['name']));
 }
 
 export const MINUTE_MS = 60_000;

@@ -30,6 +30,13 @@ export const workerQueue = (cluster: string, workerId: string): string => `worke
 export const readWorkerQueue = (queue: string): string | undefined =>
   /^worker\..+\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(queue)?.[1];
 
+/** Whether it is the own queue of some worker of this cluster. */
+export function isWorkerQueueOf(cluster: string, queue: unknown): queue is string {
+  if (typeof queue !== 'string') return false;
+  const worker = readWorkerQueue(queue);
+  return worker !== undefined && queue === workerQueue(cluster, worker);
+}
+
 /**
  * Name of the container of one attempt: the same whoever asks, so it is created at most once.
  * @param beside by which the run calls a host that it has beside its own; absent: its own

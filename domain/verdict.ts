@@ -43,6 +43,11 @@ export function isWorthHolding(cause: Cause): boolean {
   return CAUSES[cause].outcome === 'failed' || cause === 'run-timeout' || cause === 'idle-timeout';
 }
 
+/** Whether it is a word of the closed list; what a worker says may be any. */
+export function isCause(word: unknown): word is Cause {
+  return typeof word === 'string' && Object.hasOwn(CAUSES, word);
+}
+
 /** The outcome that a cause stands for. */
 export function outcomeOf(cause: Cause): Outcome {
   return CAUSES[cause].outcome;

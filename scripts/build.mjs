@@ -81,7 +81,13 @@ async function bundle() {
   const began = performance.now();
   const { bundleWorkflowCode, DefaultLogger } = require('@temporalio/worker');
   const workflowsPath = join(DIST, 'workflows', 'index.js');
-  const { code } = await bundleWorkflowCode({ workflowsPath, logger: new DefaultLogger('WARN') });
+  const converter = join(DIST, 'workflows', 'data-converter.js');
+  const { code } = await bundleWorkflowCode({
+    workflowsPath,
+    payloadConverterPath: converter,
+    failureConverterPath: converter,
+    logger: new DefaultLogger('WARN'),
+  });
   // Moved into place whole: a worker that starts meanwhile reads the old one or the new one.
   writeFileSync(`${BUNDLE}.new`, code);
   renameSync(`${BUNDLE}.new`, BUNDLE);

@@ -4,8 +4,9 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
-import type { JobActivities, JobResult } from '../activities/job-types';
+import type { JobActivities } from '../activities/job-types';
 import type { RecordActivities } from '../activities/record-types';
+import type { JobResult } from '../domain/job-result';
 import { BUILD_WORKFLOW, DEFAULT_TIMING, type BuildInput } from '../domain/build-input';
 import { clusterQueue, ORCHESTRATOR_QUEUE } from '../domain/names';
 import { startTemporal, type TestTemporal } from './setup/temporal';
@@ -74,6 +75,7 @@ async function startOrchestrator(lateMs: Record<string, number> = {}): Promise<(
     closeAttempt: async () => ({ cause: 'host-lost' }),
     closeRuns: () => late('closeRuns'),
     expireBuild: () => late('expireBuild'),
+    placeRun: async () => ({}),
     readPriority: async () => ({ priority: 3 }),
     maintainCluster: async () => ({ isOver: true, left: 0, why: '' }),
     finishBuild: async () => ({ outcome: 'passed', cause: 'ok' }),

@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ApplicationFailure } from '@temporalio/common';
 import { Worker, bundleWorkflowCode } from '@temporalio/worker';
 import type { Logger } from 'pino';
 import type { LedgerActivities } from '../activities/on-demand-types';
@@ -20,9 +21,17 @@ import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
 import { maintainCluster } from '../adapters/store/maintenance';
-import { chooseMaker, hostEnds, hostFault, hostGone, hostMade, planOnDemand } from '../adapters/store/on-demand';
+import {
+  chooseMaker,
+  hostEnds,
+  hostFault,
+  hostGone,
+  hostMade,
+  MadeHostError,
+  planOnDemand,
+} from '../adapters/store/on-demand';
 import { readPriority } from '../adapters/store/queue';
-import { closeAttempt, closeRuns, locateAttempt } from '../adapters/store/runs';
+import { closeAttempt, closeRuns, locateAttempt, placeRun } from '../adapters/store/runs';
 import { Temporal } from '../adapters/temporal';
 import { forAll } from '../domain/for-all';
 import { ORCHESTRATOR_QUEUE, workerQueue } from '../domain/names';
@@ -54,6 +63,7 @@ async function orchestrate(log: Logger): Promise<Running> {
         closeRuns: (closed) => closeRuns(db, closed),
         closeAttempt: (attempt) => closeAttempt(db, attempt),
         locateAttempt: (attempt) => locateAttempt(db, attempt),
+        placeRun: (runId) => placeRun(db, runId),
         readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
         expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
         finishBuild: (buildId) => finishBuild(db, buildId),
@@ -93,11 +103,17 @@ function ledgerActivities(db: Database): LedgerActivities {
       const worker = await chooseMaker(db, host);
       return worker === undefined ? {} : { queue: workerQueue(host.cluster, worker) };
     },
-    hostMade: (host) => hostMade(db, host),
+    hostMade: (host) => hostMade(db, host).catch(endIfImpossible),
     hostFault: (host) => hostFault(db, host),
     hostEnds: (host) => hostEnds(db, host),
     hostGone: (host) => hostGone(db, host),
   };
+}
+
+/** Repeating it would not change what the worker said. */
+function endIfImpossible(error: unknown): never {
+  if (!(error instanceof MadeHostError)) throw error;
+  throw ApplicationFailure.nonRetryable(error.message, error.name);
 }
 
 const shellRecords = (db: Database): ShellRecords => ({
@@ -108,7 +124,9 @@ const shellRecords = (db: Database): ShellRecords => ({
 async function findBundle(): Promise<{ codePath: string } | { code: string }> {
   const codePath = join(__dirname, '..', 'workflow-bundle.js');
   if (existsSync(codePath)) return { codePath };
-  return bundleWorkflowCode({ workflowsPath: join(__dirname, '..', 'workflows') });
+  const workflowsPath = join(__dirname, '..', 'workflows');
+  const converter = join(workflowsPath, 'data-converter');
+  return bundleWorkflowCode({ workflowsPath, payloadConverterPath: converter, failureConverterPath: converter });
 }
 
 async function compressEndedLogs(db: Database, settings: Settings): Promise<void> {

@@ -1,7 +1,7 @@
 // Owns the build workflow: a small interpreter of a frozen plan. domain/schedule.ts decides, run.ts carries a run,
 // this file keeps the progress, batches records and ends with the verdict.
 // Started by the API (at once) and by the orchestrator's sweep (if the API died), always under the same id.
-import { defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
+import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
 import {
   CancellationScope,
   condition,
@@ -13,8 +13,17 @@ import {
 import { decide, type RunProgress, type Schedule, type ScheduleCommand } from '../domain/schedule';
 import { outcomeOf } from '../domain/verdict';
 import type { Cause, Outcome } from '../domain/schemas/words';
-import { DEFAULT_LIMITS, type BuildInput } from '../domain/build-input';
-import { buildView, runCancelRequested, runMoved, runReady, runsCancelRequested } from './messages';
+import { DEFAULT_LIMITS, isBuildInput, type BuildInput } from '../domain/build-input';
+import {
+  buildView,
+  dropped,
+  readMove,
+  readRuns,
+  runCancelRequested,
+  runMoved,
+  runReady,
+  runsCancelRequested,
+} from './messages';
 import { records } from './records';
 import { executeRun, moveRun, type RunPlace } from './run';
 
@@ -42,18 +51,10 @@ interface Building {
 
 /** Runs a plan to its end. Ends only when every run is finished and the verdict is stored, also when it is cancelled. */
 export async function build(input: BuildInput): Promise<BuildResult> {
+  if (!isBuildInput(input)) throw ApplicationFailure.nonRetryable('its input is not that of a build', 'BadInput');
   const building = begin(input);
   setHandler(buildView, () => input.runs.map((run, at) => ({ run: run.name, progress: building.progress[at]! })));
-  setHandler(runMoved, ({ run, ...to }) => {
-    const at = input.runs.findIndex(({ name }) => name === run);
-    if (at >= 0) moveRun(building.places[at]!, to);
-  });
-  setHandler(runReady, ({ run }) => {
-    const at = input.runs.findIndex(({ name }) => name === run);
-    if (at >= 0) building.places[at]!.calls += 1;
-  });
-  setHandler(runCancelRequested, ({ run }) => cancelRun(building, run));
-  setHandler(runsCancelRequested, ({ runs }) => runs.forEach((run) => cancelRun(building, run)));
+  listen(building);
   CancellationScope.current().cancelRequested.catch(() => cancelAll(building));
   return CancellationScope.nonCancellable(async () => {
     const clock = new CancellationScope();
@@ -62,6 +63,23 @@ export async function build(input: BuildInput): Promise<BuildResult> {
     clock.cancel();
     return result;
   });
+}
+
+/** Handles what is told from outside. What names a run that is not there is not for this build. */
+function listen(building: Building): void {
+  const { places } = building;
+  const onSignal = (signal: typeof runReady, act: (at: number, told: unknown) => void): void =>
+    setHandler(signal, (told) => {
+      const names = readRuns(told) ?? dropped(signal.name) ?? [];
+      for (const name of names) {
+        const at = building.input.runs.findIndex((run) => run.name === name);
+        if (at >= 0) act(at, told);
+      }
+    });
+  onSignal(runMoved, (at, told) => moveRun(places[at]!, readMove(told) ?? dropped(runMoved.name) ?? {}));
+  onSignal(runReady, (at) => void (places[at]!.calls += 1));
+  onSignal(runCancelRequested, (at) => cancelRun(building, at));
+  onSignal(runsCancelRequested, (at) => cancelRun(building, at));
 }
 
 /** The limit of the whole build; its runs are told to stop once the store knows why. */
@@ -174,8 +192,7 @@ function whyItEnded(building: Building, at: number, { cause, message }: { cause:
   return { cause, message };
 }
 
-function cancelRun(building: Building, name: string): void {
-  const at = building.input.runs.findIndex((run) => run.name === name);
+function cancelRun(building: Building, at: number): void {
   const now = building.progress[at];
   if (now?.kind === 'started') building.scopes.get(at)?.cancel();
   if (now?.kind === 'waiting') {
@@ -184,7 +201,7 @@ function cancelRun(building: Building, name: string): void {
 }
 
 function cancelAll(building: Building): void {
-  for (const run of building.input.runs) cancelRun(building, run.name);
+  building.input.runs.forEach((_run, at) => cancelRun(building, at));
 }
 
 /** Shown at the top of the build in the Temporal Web UI. */

@@ -18,21 +18,23 @@ import {
 } from '@temporalio/workflow';
 import type { MakerActivities } from '../activities/on-demand-types';
 import type { OnDemandInput } from '../domain/build-input';
-import { hostEnds } from './messages';
+import { fieldOf, plainText } from '../domain/untrusted';
+import { dropped, hostEnds, readReason } from './messages';
 import { ledger } from './records';
 
 const PAUSE_MS = { first: 2_000, most: 60_000 };
 
 export async function onDemandHost(input: OnDemandInput): Promise<string> {
   let { why } = input;
-  setHandler(hostEnds, (end) => void (why ??= end.why));
+  setHandler(hostEnds, (told) => void (why ??= readReason(told) ?? dropped('hostEnds')));
   CancellationScope.current().cancelRequested.catch(() => void (why ??= 'its workflow was cancelled'));
   const { host, isMade = false } = input;
   return CancellationScope.nonCancellable(async () => {
     if (!isMade && why === undefined) {
       setCurrentDetails('making');
       const making = new CancellationScope({ cancellable: true });
-      const made = making.run(() => make(host)).catch(passCancellation);
+      const again = () => continueAsNew<typeof onDemandHost>({ ...input, why });
+      const made = making.run(() => make(host, again)).catch(passCancellation);
       await Promise.race([made, condition(() => why !== undefined)]);
       making.cancel();
       // A call that is under way may still make something: what it leaves is to be seen before the end.
@@ -59,12 +61,14 @@ function passCancellation(error: unknown): void {
 
 type Work = (maker: MakerActivities) => Promise<void>;
 
-async function make(host: OnDemandInput['host']): Promise<void> {
-  await withAWorker(host, async (maker) => {
-    const made = await maker.makeHost(host);
+async function make(host: OnDemandInput['host'], whenLong: () => Promise<unknown>): Promise<void> {
+  const work: Work = async (maker) => {
+    const made: unknown = await maker.makeHost(host);
     const { cluster, host: name } = host;
-    await ledger.hostMade({ cluster, host: name, ...made });
-  });
+    // What a worker says of a host may be anything: the ledger reads it, and no name in it counts.
+    await ledger.hostMade({ cluster, host: name, resource: fieldOf(made, 'resource'), reach: fieldOf(made, 'reach') });
+  };
+  await withAWorker(host, work, whenLong);
 }
 
 async function destroy(input: OnDemandInput): Promise<void> {
@@ -76,14 +80,14 @@ async function destroy(input: OnDemandInput): Promise<void> {
 }
 
 /** Until it is done: whatever fails is tried again by whichever worker there is. @param whenLong called when the history is long */
-async function withAWorker(host: OnDemandInput['host'], work: Work, whenLong?: () => Promise<unknown>): Promise<void> {
+async function withAWorker(host: OnDemandInput['host'], work: Work, whenLong: () => Promise<unknown>): Promise<void> {
   for (let pauseMs = PAUSE_MS.first; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MS.most)) {
     const { queue } = await CancellationScope.nonCancellable(() => ledger.chooseMaker(host));
     const failure = queue === undefined ? 'no worker of the cluster can do it now' : await tryOn(queue, host, work);
     if (failure === undefined) return;
     const { cluster, host: name } = host;
     await CancellationScope.nonCancellable(() => ledger.hostFault({ cluster, host: name, message: failure }));
-    if (workflowInfo().continueAsNewSuggested) await whenLong?.();
+    if (workflowInfo().continueAsNewSuggested) await whenLong();
     await sleep(pauseMs);
   }
 }
@@ -105,6 +109,6 @@ async function tryOn(queue: string, { host }: OnDemandInput['host'], work: Work)
   } catch (error) {
     if (isCancellation(error)) throw error;
     const { cause, message } = error as Error;
-    return ((cause as Error | undefined)?.message ?? message).slice(0, 500);
+    return plainText((cause as Error | undefined)?.message ?? message, 500);
   }
 }

@@ -31,6 +31,7 @@ export const records: RecordActivities = {
   closeAttempt: (attempt) => either().closeAttempt(attempt),
   locateAttempt: (attempt) => either().locateAttempt(attempt),
   expireBuild: (build) => either().expireBuild(build),
+  placeRun: (run) => remote.placeRun(run),
   readPriority: (run) => remote.readPriority(run),
   maintainCluster: (maintenance) => remote.maintainCluster(maintenance),
   finishBuild: (build) => local.finishBuild(build),

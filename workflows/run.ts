@@ -7,7 +7,7 @@
 //        ├─ offered again ──┼─ not taken for a while: its priority may be higher now
 //        └─ other cluster ──┼─ moved
 //                           ├─ elsewhere ─ runJob on that worker's queue
-//                           ├─ detached ─┐
+//                           ├─ detached ─┐                       (too many of these detours ───────────> internal)
 //                           └─ silent ───┴─ reattach on the worker's own queue ─┬─ finished
 //                                                                               └─ nobody there ─> host-lost, next attempt
 import {
@@ -18,12 +18,16 @@ import {
   isCancellation,
   proxyActivities,
   condition,
+  workflowInfo,
 } from '@temporalio/workflow';
+import { takeDetour, type Detours } from '../domain/detours';
+import { readJobResult, type JobResult } from '../domain/job-result';
 import { clusterQueue } from '../domain/names';
 import { DEFAULT_PRIORITY, offerMs } from '../domain/priority';
+import { plainText } from '../domain/untrusted';
 import { isRetried } from '../domain/verdict';
 import type { Cause } from '../domain/schemas/words';
-import type { JobActivities, JobInput, JobResult } from '../activities/job-types';
+import type { JobActivities, JobInput } from '../activities/job-types';
 import { DEFAULT_LIMITS, type BuildRun, type BuildTiming } from '../domain/build-input';
 import { records } from './records';
 
@@ -52,8 +56,8 @@ export interface RunEnd {
 }
 
 /** Sends a waiting run to another cluster, unless it is there already. */
-export function moveRun(place: RunPlace, to: { cluster: string; move: number }): void {
-  if (to.move <= place.move) return;
+export function moveRun(place: RunPlace, to: { cluster?: string; move?: number }): void {
+  if (to.cluster === undefined || to.move === undefined || to.move <= place.move) return;
   place.cluster = to.cluster;
   place.move = to.move;
   place.leave?.();
@@ -94,10 +98,15 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
   const since = Date.now();
   const until = since + (run.waitingTimeoutMs ?? DEFAULT_LIMITS.waitingMs);
   const wait = { since, until, priority: run.priority ?? DEFAULT_PRIORITY };
+  const detours: Detours = { all: 0, quick: 0 };
   let target = anywhere(context, wait);
   let pauseMs = timing.askAgainMs.first;
   for (;;) {
+    const askedAt = Date.now();
     const step = await callWorker(context, number, target);
+    if (!(await mayGoOn(step, { place, detours, tookMs: Date.now() - askedAt }))) {
+      return closeAttempt(context, number, { cause: 'internal', message: TOO_MANY_DETOURS });
+    }
     switch (step.kind) {
       case 'finished':
         return step;
@@ -114,7 +123,7 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
         target = anywhere(context, wait);
         break;
       case 'moved':
-        moveRun(place, step);
+        moveRun(place, await nowhereElse(() => records.placeRun({ runId: run.id })));
         target = anywhere(context, wait);
         break;
       case 'not-taken':
@@ -133,6 +142,22 @@ async function executeAttempt(context: RunContext, number: number): Promise<RunE
       }
     }
   }
+}
+
+const TOO_MANY_DETOURS = 'its workers sent it on again and again, and none carried it to an end';
+
+/** What is left of the 51,200 events of a history then is for the ends of all runs. */
+const MOST_EVENTS = 40_000;
+
+/** Holds up an attempt that is sent on again and again. @returns false when it must end */
+async function mayGoOn(step: Step, at: { place: RunPlace; detours: Detours; tookMs: number }): Promise<boolean> {
+  if (step.kind === 'finished' || step.kind === 'broke') return true;
+  if (workflowInfo().historyLength > MOST_EVENTS) return false;
+  // Has a pause of its own.
+  if (step.kind === 'waiting') return true;
+  const pauseMs = takeDetour(at.detours, at.tookMs);
+  if (pauseMs) await pause(pauseMs, at.place);
+  return pauseMs !== undefined;
 }
 
 /** Of one attempt. */
@@ -196,19 +221,25 @@ function nowhereElse<T>(body: () => Promise<T>): Promise<T> {
 
 async function callWorker(context: RunContext, number: number, target: Target): Promise<Step> {
   const { run } = context;
+  const { cluster } = context.place;
   // A lease is granted to the newest move alone, so that no news of a move ever meets a script that runs.
   const input: JobInput = { runId: run.id, attempt: number, run: run.name, move: context.place.move };
   const worker = workerOn(context, number, target);
-  try {
-    if (!CancellationScope.current().consideredCancelled) {
-      const call = () => worker[target.activity](input);
-      return await (target.isAnywhere ? untilMoved(context.place, call) : call());
+  const ask = (): Promise<unknown> => {
+    if (CancellationScope.current().consideredCancelled) {
+      return nowhereElse(() => worker[target.activity]({ ...input, cancel: true }));
     }
-    return await nowhereElse(() => worker[target.activity]({ ...input, cancel: true }));
+    const call = () => worker[target.activity](input);
+    return target.isAnywhere ? untilMoved(context.place, call) : call();
+  };
+  try {
+    return readJobResult(await ask(), cluster) ?? { kind: 'broke', message: NO_ANSWER };
   } catch (error) {
     return readFailure(error, target);
   }
 }
+
+const NO_ANSWER = 'its worker answered what nobody can read; see which version it runs';
 
 /** A task that nobody has taken is taken back when the run moves; one that was just taken is told `moved` by the store. */
 async function untilMoved(place: RunPlace, call: () => Promise<JobResult>): Promise<JobResult> {
@@ -240,7 +271,7 @@ function readFailure(error: unknown, target: Target): Step {
   if (isCancellation(error)) return { kind: 'silent' };
   if (!(error instanceof ActivityFailure)) throw error;
   const { cause } = error;
-  if (!(cause instanceof TimeoutFailure)) return { kind: 'broke', message: cause?.message ?? error.message };
+  if (!(cause instanceof TimeoutFailure)) return { kind: 'broke', message: plainText(cause?.message ?? error.message) };
   if (cause.timeoutType !== 'SCHEDULE_TO_START') return { kind: 'silent' };
   return { kind: target.isAnywhere ? 'not-taken' : 'nobody' };
 }

@@ -4,11 +4,12 @@ import { sql, type SelectQueryBuilder } from 'kysely';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import type { Placement } from '../../domain/cluster-choice';
 import { askOf } from '../../domain/host-tag';
-import { judgeBuild } from '../../domain/verdict';
+import { judgeBuild, type JudgedRun } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
 import { COMMITS, plannedCommits, type FrozenCommit } from './commits';
 import type { Database } from './connect';
+import { closeRuns } from './runs';
 import type { Tables } from './tables';
 
 export interface NewBuild {
@@ -232,19 +233,20 @@ export async function requestBuildCancel(
   return rows.length > 0;
 }
 
-/** Judges a build whose runs are all finished. Idempotent: a finished build keeps its verdict. */
-export async function finishBuild(db: Database, buildId: string): Promise<{ outcome: Outcome; cause: Cause }> {
-  const runs = await db
-    .selectFrom('runs')
-    .select(['name', 'outcome', 'cause'])
-    .where('build_id', '=', buildId)
-    .orderBy('position')
-    .execute();
-  const judged = runs.map((run) => {
-    if (run.outcome === null || run.cause === null) throw new Error(`run ${run.name} is not finished`);
-    return { outcome: run.outcome, cause: run.cause };
-  });
-  const verdict = judgeBuild(judged);
+/**
+ * Judges a build from its runs, when nothing is to come any more. A run that is not finished by the rows is closed: whoever
+ * said that it had ended has recorded nothing. Idempotent: a finished build keeps its verdict.
+ */
+export async function finishBuild(db: Database, buildId: string): Promise<JudgedRun> {
+  const judged = await judgedRuns(db, buildId);
+  const open = judged.filter(({ outcome }) => outcome === null).map(({ id }) => id);
+  await closeRuns(
+    db,
+    open.map((runId) => ({ runId, cause: 'internal', message: NOT_RECORDED })),
+  );
+  const ended = open.length === 0 ? judged : await judgedRuns(db, buildId);
+  // The rest was just closed, so each has both words now.
+  const verdict = judgeBuild(ended as JudgedRun[]);
   await db
     .updateTable('builds')
     .set({ state: 'finished', ...verdict, finished_at: sql`now()`, started_at: sql`coalesce(started_at, now())` })
@@ -253,3 +255,13 @@ export async function finishBuild(db: Database, buildId: string): Promise<{ outc
     .execute();
   return verdict;
 }
+
+const NOT_RECORDED = 'its worker said that it had ended, and has recorded nothing';
+
+const judgedRuns = (db: Database, buildId: string) =>
+  db
+    .selectFrom('runs')
+    .select(['id', 'outcome', 'cause'])
+    .where('build_id', '=', buildId)
+    .orderBy('position')
+    .execute();

@@ -6,11 +6,13 @@
 //      └──────────────────┴──────────────────────────┴── ending ──gone──> (stays in the ledger)
 import { randomBytes } from 'node:crypto';
 import { sql, type Transaction } from 'kysely';
+import { z } from 'zod';
 import { forAll } from '../../domain/for-all';
 import { hostOf, planEnds, planHosts, type BlueprintNow, type HostEnd } from '../../domain/on-demand';
 import { onceItIsThere } from '../../domain/placement';
+import { plainText } from '../../domain/untrusted';
 import type { HostToMake, Make } from '../../domain/schemas/blueprints';
-import type { Reach } from '../../domain/schemas/hosts';
+import { ContainerReach, DockerSshReach, plain, SshReach, type Reach } from '../../domain/schemas/hosts';
 import type { FoundHosts } from '../../domain/schemas/worker-api';
 import type { Database } from './connect';
 import {
@@ -199,21 +201,43 @@ export async function chooseMaker(db: Database, { cluster, host, make }: HostToM
   return rows[0]?.id;
 }
 
-/** What came of making it. Idempotent. */
+/** What a worker says of a host that it made, for what its blueprint makes. */
+const MADE = {
+  docker: z.object({ resource: plain(500), reach: ContainerReach }),
+  ec2: z.object({ resource: plain(500), reach: z.discriminatedUnion('kind', [SshReach, DockerSshReach]) }),
+} satisfies Record<Make['kind'], z.ZodType<{ resource: string; reach: Reach }>>;
+
+/** A worker said of a host what cannot be. */
+export class MadeHostError extends Error {
+  override readonly name = 'MadeHostError';
+}
+
+/** What came of making it. Idempotent. @throws MadeHostError when it is not what its blueprint makes */
 export async function hostMade(
   db: Database,
-  at: { cluster: string; host: string; resource: string; reach: Reach },
+  at: { cluster: string; host: string; resource: unknown; reach: unknown },
 ): Promise<void> {
   const id = idOf({ cluster: at.cluster, name: at.host });
+  const { rows } = await sql<{ make: Make }>`select spec -> 'make' as make from made_hosts where host = ${id}`.execute(
+    db,
+  );
+  const [intended] = rows;
+  if (!intended) return;
+  const said = MADE[intended.make.kind].safeParse({ resource: at.resource, reach: at.reach });
+  if (!said.success) {
+    const [first] = said.error.issues;
+    throw new MadeHostError(`its worker says of it what cannot be: ${first?.path.join('.')}: ${first?.message}`);
+  }
+  const { resource, reach } = said.data;
   await sql`with made as (
-      update made_hosts set resource = ${at.resource}, made_at = coalesce(made_at, now()) where host = ${id} returning 1
-    ) update hosts set reach = ${JSON.stringify(at.reach)}::jsonb, engine = ${engineOf(at.reach)}
+      update made_hosts set resource = ${resource}, made_at = coalesce(made_at, now()) where host = ${id} returning 1
+    ) update hosts set reach = ${JSON.stringify(reach)}::jsonb, engine = ${engineOf(reach)}
       where id = ${id} and exists (select 1 from made)`.execute(db);
 }
 
 /** It could not be made or ended, for now. */
 export async function hostFault(db: Database, at: { cluster: string; host: string; message: string }): Promise<void> {
-  await sql`update hosts set fault = ${at.message} where id = ${idOf({ cluster: at.cluster, name: at.host })}
+  await sql`update hosts set fault = ${plainText(at.message, 500)} where id = ${idOf({ cluster: at.cluster, name: at.host })}
     and exists (select 1 from made_hosts m where m.host = hosts.id and (m.ready_at is null or m.ending_at is not null))
     `.execute(db);
 }

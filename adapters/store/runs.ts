@@ -4,6 +4,7 @@
 // deadlocks (11 of 150 closes that met a result).
 import { sql, type RawBuilder, type Transaction } from 'kysely';
 import type { Placement } from '../../domain/cluster-choice';
+import { plainText } from '../../domain/untrusted';
 import { outcomeOf } from '../../domain/verdict';
 import type { LogGap } from '../../domain/schemas/api';
 import type { PlannedRun } from '../../domain/schemas/plan';
@@ -174,7 +175,9 @@ const ended = (why: RawBuilder<unknown>) => {
  */
 export async function closeRuns(db: Database, closed: readonly ClosedRun[]): Promise<void> {
   if (closed.length === 0) return;
-  const rows = JSON.stringify(closed.map((run) => ({ ...run, outcome: outcomeOf(run.cause) })));
+  const rows = JSON.stringify(
+    closed.map((run) => ({ ...run, message: plainText(run.message), outcome: outcomeOf(run.cause) })),
+  );
   await db.transaction().execute(async (tx) => {
     const ids = closed.map((run) => run.runId);
     await lockRuns(tx, ids);
@@ -207,8 +210,9 @@ async function lockRuns(tx: Transaction<Tables>, ids: readonly string[]): Promis
 /** Ends one attempt for good and fences its worker, but leaves the run open for the next attempt. */
 export async function closeAttempt(
   db: Database,
-  attempt: { runId: string; number: number; cause: Cause; message: string },
+  { message: said, ...named }: { runId: string; number: number; cause: Cause; message: string },
 ): Promise<void> {
+  const attempt = { ...named, message: plainText(said) };
   const waiting = `attempt ${attempt.number}: ${attempt.message}; another attempt is under way`;
   await db.transaction().execute(async (tx) => {
     await lockRuns(tx, [attempt.runId]);
@@ -226,6 +230,15 @@ export async function closeAttempt(
       update runs set state = 'queued', waiting = ${waiting}
       where id = ${attempt.runId}::uuid and attempt = ${attempt.number} and state <> 'finished'`.execute(tx);
   });
+}
+
+/** Where a run waits now, and how often it was moved; undefined: it is not known. */
+export async function placeRun(db: Database, runId: string): Promise<{ cluster: string; move: number } | undefined> {
+  return db
+    .selectFrom('runs')
+    .select(['cluster', sql<number>`coalesce((placement ->> 'moves')::int, 0)`.as('move')])
+    .where('id', '=', runId)
+    .executeTakeFirst();
 }
 
 /**

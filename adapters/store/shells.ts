@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { sql, type RawBuilder } from 'kysely';
 import { workerQueue } from '../../domain/names';
+import { plainText } from '../../domain/untrusted';
 import type { Reach } from '../../domain/schemas/hosts';
 import type { OpenShell, ShellResult } from '../../domain/schemas/shells';
 import type { Database } from './connect';
@@ -166,6 +167,6 @@ export async function resizeShell(
 
 /** The first end counts. */
 export async function endShell(db: Database, id: string, { exitCode, message }: ShellResult): Promise<void> {
-  await sql`update shells set ended_at = now(), exit_code = ${exitCode}, message = ${message}
+  await sql`update shells set ended_at = now(), exit_code = ${exitCode}, message = ${plainText(message)}
     where id = ${id}::uuid and ended_at is null`.execute(db);
 }

@@ -42,7 +42,7 @@ const ssh = {
     .max(10)
     .describe('the only keys under which the host is believed'),
 };
-const SshReach = z.strictObject({
+export const SshReach = z.strictObject({
   kind: z.literal('ssh').describe('commands over SSH, without containers'),
   ...ssh,
   dir: posixPath.default('/var/tmp/slipway').describe('folder of the runs on the host'),
@@ -51,7 +51,7 @@ const SshReach = z.strictObject({
 export type SshReach = z.infer<typeof SshReach>;
 
 /** A container that takes runs as a machine would; made by a blueprint, never listed by hand. */
-const ContainerReach = z.strictObject({
+export const ContainerReach = z.strictObject({
   kind: z.literal('container').describe('commands in a container of the Docker engine of its worker'),
   engine: plain(200).describe('id of that engine: only a worker that has it can serve the host'),
   container: plain(200),
@@ -69,7 +69,7 @@ const folders = {
     .default('alpine/git:latest')
     .describe('image of the container by which workers get at that folder: sh, and git for checkouts'),
 };
-const DockerSshReach = z.strictObject({
+export const DockerSshReach = z.strictObject({
   kind: z.literal('docker-ssh').describe('its Docker engine, over SSH'),
   ...ssh,
   socket: posixPath.default('/var/run/docker.sock').describe('of the engine; the user must be let in'),
