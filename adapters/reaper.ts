@@ -10,7 +10,9 @@ import {
   buildsToCheck,
   dispatchAgain,
   listOpenRuns,
+  markDispatched,
   overdueAttempts,
+  readBuildToStart,
   tellCancelsAgain,
   type BuildKey,
 } from './store/deliveries';
@@ -20,7 +22,7 @@ import type { Temporal, WorkflowFate } from './temporal';
 
 export interface ReaperPorts {
   db: Database;
-  temporal: Pick<Temporal, 'fateOf' | 'beginAgain'>;
+  temporal: Pick<Temporal, 'lookAt' | 'startAgain'>;
   log: { warn(facts: object, message: string): void };
 }
 
@@ -38,33 +40,54 @@ export async function sweepAbandoned(ports: ReaperPorts): Promise<void> {
       ),
     () => expireBeside(db, SILENT_AFTER_MS),
     () => forgetShells(db),
-    async () => forAll(await buildsToCheck(db), async (build) => settle(ports, build, await temporal.fateOf(build))),
+    async () => forAll(await buildsToCheck(db), async (build) => settle(ports, build, await temporal.lookAt(build))),
   ];
   await forAll(steps, (step) => step());
 }
 
 async function settle(
-  { db, temporal, log }: ReaperPorts,
+  ports: ReaperPorts,
   build: BuildKey & { id: string },
-  fate: WorkflowFate,
+  { fate, starts }: { fate: WorkflowFate; starts: number },
 ): Promise<void> {
-  const { id: buildId, project, number } = build;
+  const { db } = ports;
+  const { id: buildId } = build;
   switch (fate) {
     case 'open':
       return;
     case 'stuck':
       // Its history does not fit the code, by an upgrade or a fault: what the rows say does not depend on it.
-      log.warn({ project, build: number }, 'the workflow of a build fails again and again; it begins anew');
-      await temporal.beginAgain(build);
-      return tellCancelsAgain(db, buildId);
+      return beginAgain(ports, build, { starts: starts + 1, why: 'its tasks failed again and again' });
     case 'unknown':
       // A Temporal that lost its data, or another one: what is finished stays so, the rest goes on.
       return dispatchAgain(db, buildId);
     case 'terminated':
       return close(db, buildId, { cause: 'workflow-terminated', message: 'its workflow was terminated in Temporal' });
-    case 'ended':
-      return close(db, buildId, { cause: 'internal', message: 'its workflow ended without a verdict' });
+    case 'ended': {
+      // The rows are older than Temporal, or it failed. Rows that say no verdict are right: the build is not done.
+      const message = `its workflow ended ${starts} times without a verdict`;
+      if (starts >= MOST_STARTS) return close(db, buildId, { cause: 'internal', message });
+      return beginAgain(ports, build, { starts: starts + 1, why: 'it ended, and no verdict is in the rows' });
+    }
   }
+}
+
+/** A workflow that ends without a verdict so many times ends so always. */
+const MOST_STARTS = 20;
+
+/** Killed in between, it is looked at again: nothing is told to the new workflow before it is there. */
+async function beginAgain(
+  { db, temporal, log }: ReaperPorts,
+  build: BuildKey & { id: string },
+  at: { starts: number; why: string },
+): Promise<void> {
+  const { id, project, number } = build;
+  log.warn({ project, build: number, ...at }, 'the workflow of a build begins again from its rows');
+  await dispatchAgain(db, id);
+  await temporal.startAgain(await readBuildToStart(db, build), at);
+  await markDispatched(db, build);
+  // The former one may have been told in between.
+  await tellCancelsAgain(db, id);
 }
 
 /** Closing a run fences its worker; the container goes with the worker's own sweep. */

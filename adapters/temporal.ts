@@ -1,7 +1,12 @@
 // Owns the one door to Temporal as a client: start, cancel, signal and restart builds, and say whether the server answers.
 // Called through outbox.ts by the API (at once, best effort) and by the orchestrator's sweep (until it is done).
-import { randomUUID } from 'node:crypto';
-import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
+import {
+  Client,
+  Connection,
+  WorkflowNotFoundError,
+  type WorkflowHandle,
+  type WorkflowStartOptions,
+} from '@temporalio/client';
 import { SearchAttributeType, defineSearchAttributeKey } from '@temporalio/common';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Settings } from './settings';
@@ -67,7 +72,10 @@ type TimingSettings = Pick<
   'SLIPWAY_HEARTBEAT_TIMEOUT_MS' | 'SLIPWAY_REATTACH_GRACE_MS' | 'SLIPWAY_AGE_STEP_MS'
 >;
 
-/** What became of the workflow of a build that is not finished; `stuck`: no orchestrator can go on with it. */
+/**
+ * What became of the workflow of a build that is not finished; `stuck`: no orchestrator can go on with it; `unknown`: there
+ * is none, or what has its id is of another build.
+ */
 export type WorkflowFate = 'open' | 'stuck' | 'terminated' | 'ended' | 'unknown';
 
 export class Temporal {
@@ -93,33 +101,66 @@ export class Temporal {
     return this.client.options.namespace;
   }
 
-  /** Starts the workflow of a build; started already is fine. */
+  /** Starts the workflow of a build; started already is fine. One that has its id and is of another build gives way. */
   async startBuild(build: BuildToStart): Promise<void> {
-    const input = makeInput(build, this.timing);
-    await this.client
-      .withDeadline(Date.now() + CALL_LIMIT_MS, () =>
-        this.client.workflow.start(BUILD_WORKFLOW, {
-          workflowId: buildWorkflowId(build.project, build.number, build.reruns),
-          taskQueue: ORCHESTRATOR_QUEUE,
-          args: [input],
-          workflowIdConflictPolicy: 'USE_EXISTING',
-          workflowIdReusePolicy: 'REJECT_DUPLICATE',
-          staticSummary: summarize(build),
-          priority: { fairnessKey: build.project },
-          typedSearchAttributes: [
-            { key: defineSearchAttributeKey('SlipwayProject', SearchAttributeType.KEYWORD), value: build.project },
-            { key: defineSearchAttributeKey('SlipwayBuild', SearchAttributeType.INT), value: build.number },
-            { key: defineSearchAttributeKey('SlipwayTrigger', SearchAttributeType.KEYWORD), value: build.trigger },
-            {
-              key: defineSearchAttributeKey('SlipwayCluster', SearchAttributeType.KEYWORD),
-              value: build.runs[0]?.cluster ?? '',
-            },
-          ],
-        }),
-      )
-      .catch((error: unknown) => {
-        if ((error as Error).name !== 'WorkflowExecutionAlreadyStartedError') throw error;
+    try {
+      await this.begin(build, {
+        starts: 1,
+        workflowIdConflictPolicy: 'FAIL',
+        workflowIdReusePolicy: 'REJECT_DUPLICATE',
       });
+    } catch (error) {
+      if ((error as Error).name !== 'WorkflowExecutionAlreadyStartedError') throw error;
+      const { fate } = await this.lookAt(build);
+      // The rows are older than Temporal: its number was given before, to a build that no row knows any more.
+      if (fate === 'unknown') await this.startAgain(build, { starts: 1 });
+    }
+  }
+
+  /**
+   * Starts the workflow of a build in place of whatever has its id, which is terminated. What is finished or under way it
+   * learns from the rows; signals that the former one got are not told to it. @param at.starts with this one
+   */
+  async startAgain(build: BuildToStart, at: { starts: number; why?: string }): Promise<void> {
+    await this.begin(build, {
+      ...at,
+      workflowIdConflictPolicy: 'TERMINATE_EXISTING',
+      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+    });
+  }
+
+  private async begin(
+    build: BuildToStart,
+    {
+      starts,
+      why,
+      ...policies
+    }: { starts: number; why?: string } & Pick<
+      WorkflowStartOptions,
+      'workflowIdConflictPolicy' | 'workflowIdReusePolicy'
+    >,
+  ): Promise<void> {
+    const again = starts > 1 ? `; start ${starts}: ${why}` : '';
+    await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () =>
+      this.client.workflow.start(BUILD_WORKFLOW, {
+        ...policies,
+        workflowId: idOf(build),
+        taskQueue: ORCHESTRATOR_QUEUE,
+        args: [makeInput(build, this.timing)],
+        memo: { buildId: build.id, starts } satisfies BuildMemo,
+        staticSummary: summarize(build) + again,
+        priority: { fairnessKey: build.project },
+        typedSearchAttributes: [
+          { key: defineSearchAttributeKey('SlipwayProject', SearchAttributeType.KEYWORD), value: build.project },
+          { key: defineSearchAttributeKey('SlipwayBuild', SearchAttributeType.INT), value: build.number },
+          { key: defineSearchAttributeKey('SlipwayTrigger', SearchAttributeType.KEYWORD), value: build.trigger },
+          {
+            key: defineSearchAttributeKey('SlipwayCluster', SearchAttributeType.KEYWORD),
+            value: build.runs[0]?.cluster ?? '',
+          },
+        ],
+      }),
+    );
   }
 
   /** Tells a build, or some of its runs, that it is cancelled; a workflow that is closed needs no telling. */
@@ -224,38 +265,18 @@ export class Temporal {
     }
   }
 
-  /** Asks what became of a workflow. @throws when Temporal does not answer */
-  async fateOf(build: BuildKey): Promise<WorkflowFate> {
+  /** Asks what became of the workflow of a build. @throws when Temporal does not answer */
+  async lookAt(build: BuildKey & { id: string }): Promise<{ fate: WorkflowFate; starts: number }> {
     const handle = this.client.workflow.getHandle(idOf(build));
     try {
-      const { status, raw } = await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () => handle.describe());
-      if (status.name === 'PAUSED') return 'open';
-      if (status.name === 'RUNNING') return (raw.pendingWorkflowTask?.attempt ?? 1) < STUCK_AFTER ? 'open' : 'stuck';
-      return status.name === 'TERMINATED' ? 'terminated' : 'ended';
+      const { memo, ...now } = await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, () => handle.describe());
+      // Workflows of earlier versions have no memo.
+      const { buildId = build.id, starts = 1 } = (memo ?? {}) as Partial<BuildMemo>;
+      return { fate: buildId === build.id ? fateOf(now) : 'unknown', starts };
     } catch (error) {
-      if (error instanceof WorkflowNotFoundError) return 'unknown';
+      if (error instanceof WorkflowNotFoundError) return { fate: 'unknown', starts: 0 };
       throw error;
     }
-  }
-
-  /**
-   * Lets the workflow of a build go through its plan from the beginning, with the code of now. What is finished or under way
-   * it learns from the store. Does nothing when there is no point to begin again from: not even its first task succeeded.
-   */
-  async beginAgain(build: BuildKey): Promise<void> {
-    const workflowId = idOf(build);
-    await this.client.withDeadline(Date.now() + CALL_LIMIT_MS, async () => {
-      const { raw } = await this.client.workflow.getHandle(workflowId).describe();
-      const [first] = raw.workflowExecutionInfo?.autoResetPoints?.points ?? [];
-      if (!first) return;
-      await this.client.workflowService.resetWorkflowExecution({
-        namespace: this.namespace,
-        workflowExecution: { workflowId, runId: first.runId },
-        workflowTaskFinishEventId: first.firstWorkflowTaskCompletedId,
-        reason: 'no orchestrator could go on with it',
-        requestId: randomUUID(),
-      });
-    });
   }
 
   /** Registers the search attributes of builds; there already is fine. Done by the orchestrator before it takes work. */
@@ -281,6 +302,21 @@ export class Temporal {
   async close(): Promise<void> {
     await this.client.connection.close();
   }
+}
+
+/** What a workflow bears so that it is known whose it is: a number may be given twice when rows were lost, an id never. */
+interface BuildMemo {
+  buildId: string;
+  /** How often it was started, each time from the rows. */
+  starts: number;
+}
+
+type Description = Awaited<ReturnType<WorkflowHandle['describe']>>;
+
+function fateOf({ status, raw }: Pick<Description, 'status' | 'raw'>): WorkflowFate {
+  if (status.name === 'PAUSED') return 'open';
+  if (status.name === 'RUNNING') return (raw.pendingWorkflowTask?.attempt ?? 1) < STUCK_AFTER ? 'open' : 'stuck';
+  return status.name === 'TERMINATED' ? 'terminated' : 'ended';
 }
 
 /** Runs open at once in one build. */

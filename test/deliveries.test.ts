@@ -11,7 +11,7 @@ import { cancelsToDeliver } from '../adapters/store/deliveries';
 import { putBlueprint } from '../adapters/store/blueprints';
 import { listHosts, recordHost, SILENT_AFTER_MS } from '../adapters/store/hosts';
 import { endMadeHost, planOnDemand } from '../adapters/store/on-demand';
-import type { Temporal, WorkflowFate } from '../adapters/temporal';
+import type { BuildToStart, Temporal, WorkflowFate } from '../adapters/temporal';
 import { DEFAULT_TIMING } from '../domain/build-input';
 import { PutBlueprint } from '../domain/schemas/blueprints';
 import { makeBuild, makeCluster, plannedRun, STORES, type TestStore } from './setup/stores';
@@ -142,13 +142,57 @@ test('B4 a build whose workflow cannot be looked at keeps no other from being se
     db,
   );
   const [refused, ...others] = projects;
-  const fateOf = ({ project }: { project: string }): Promise<WorkflowFate> =>
-    project === refused ? Promise.reject(new Error('refused')) : Promise.resolve('terminated');
-  const temporal = { fateOf, beginAgain: () => Promise.resolve() };
+  const lookAt = ({ project }: { project: string }): Promise<{ fate: WorkflowFate; starts: number }> =>
+    project === refused ? Promise.reject(new Error('refused')) : Promise.resolve({ fate: 'terminated', starts: 1 });
+  const temporal = { lookAt, startAgain: () => Promise.resolve() };
 
   await expect(sweepAbandoned({ db, temporal, log: { warn: () => undefined } })).rejects.toThrow('refused');
 
   const ended = await sql<{ project: string; cause: string }>`
     select project, cause from builds where cause = 'workflow-terminated' order by project`.execute(db);
   expect(ended.rows.map(({ project }) => project)).toEqual(others.toSorted());
+});
+
+/** A build whose workflow is due for a look, and that alone. */
+async function makeDue(): Promise<{ id: string; project: string }> {
+  const project = await makeRuns('running', { cluster: 'left', count: 2 });
+  await sql`update builds set checked_at = now() where project <> ${project}`.execute(db);
+  const { rows } = await sql<{ id: string; project: string }>`
+    update builds set dispatched_at = now() - interval '1 hour', cancel_requested_at = now(), cancel_delivered_at = now()
+    where project = ${project} returning id, project`.execute(db);
+  return rows[0]!;
+}
+
+test.each(['stuck', 'ended'] as const)(
+  'B4 a build whose workflow is %s begins again from its rows, is told of its cancel again, and the log says why',
+  async (fate) => {
+    const { id, project } = await makeDue();
+    const started: { id: string; starts: number; runs: number }[] = [];
+    const lookAt = () => Promise.resolve({ fate, starts: 3 });
+    const startAgain = (build: BuildToStart, { starts }: { starts: number }): Promise<void> => {
+      started.push({ id: build.id, starts, runs: build.runs.length });
+      return Promise.resolve();
+    };
+    const said: object[] = [];
+
+    await sweepAbandoned({ db, temporal: { lookAt, startAgain }, log: { warn: (facts) => said.push(facts) } });
+
+    expect(started).toEqual([{ id, starts: 4, runs: 2 }]);
+    expect(said).toEqual([{ project, build: 1, starts: 4, why: expect.stringMatching(/again and again|no verdict/) }]);
+    expect((await cancelsToDeliver(db)).map((cancel) => cancel.project)).toContain(project);
+    const { rows } = await sql<{ state: string }>`select state from builds where id = ${id}::uuid`.execute(db);
+    expect(rows[0]?.state).not.toBe('finished');
+  },
+);
+
+test('B6 a build whose workflow ends without a verdict each time is closed in the end, and says so', async () => {
+  const { project } = await makeDue();
+  const lookAt = () => Promise.resolve({ fate: 'ended' as const, starts: 20 });
+  const startAgain = () => Promise.reject(new Error('it was started once more'));
+
+  await sweepAbandoned({ db, temporal: { lookAt, startAgain }, log: { warn: () => undefined } });
+
+  const { rows } = await sql<{ cause: string; message: string }>`
+    select r.cause, r.message from runs r join builds b on b.id = r.build_id where b.project = ${project}`.execute(db);
+  expect(rows[0]).toEqual({ cause: 'internal', message: 'its workflow ended 20 times without a verdict' });
 });
