@@ -1,11 +1,13 @@
 // Owns the two activities of a cluster worker, runJob and reattach: lease, heartbeat, and what a cancellation means.
-// Registered by workers/cluster-worker.ts. A cancellation is not one thing: only a request stops the container;
-// a time-out, a shutdown, a pause, a reset or a lost task lets it live, and the next supervisor adopts it.
+// Registered by workers/cluster-worker.ts. A cancellation is not one thing: only a request that the rows know of stops the
+// container; a time-out, a shutdown, a pause, a reset, a lost task or the end of the workflow lets it live, and the next
+// supervisor adopts it.
 import { CancelledFailure, Context } from '@temporalio/activity';
 import { clusterQueue, containerName, workerQueue } from '../domain/names';
 import type { Engine } from '../adapters/engine';
 import type { WorkerApi } from '../adapters/worker-api';
 import type { JobResult } from '../domain/job-result';
+import { CancelCheck } from './cancel-check';
 import type { JobActivities, JobInput } from './job-types';
 import type { Reach } from '../domain/schemas/hosts';
 import type { AttemptKey, HostBeside as LeasedBeside, Lease } from '../domain/schemas/worker-api';
@@ -32,18 +34,23 @@ export interface JobPorts {
 
 /** Both do the same: what is there is adopted, what is not is started unless it may have been started before. */
 export function makeJobActivities(ports: JobPorts): JobActivities {
+  const check = new CancelCheck(ports.api, ports.worker.id, ports.leaving);
   return {
-    runJob: (input) => work(ports, input),
-    reattach: (input) => work(ports, input),
+    runJob: (input) => work(ports, input, check),
+    reattach: (input) => work(ports, input, check),
   };
 }
 
-async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
+async function work(ports: JobPorts, input: JobInput, check: CancelCheck): Promise<JobResult> {
   const context = Context.current();
   const { runId, attempt } = input;
-  const orders = readOrders(context, {
-    isCancelled: input.cancel === true,
-    told: () => ports.log.info({ runId, attempt }, 'told to cancel this attempt'),
+  const orders = readOrders(context, input.cancel === true, async () => {
+    const isCancelled = await check.isCancelled({ runId, attempt });
+    const what = isCancelled
+      ? 'told to cancel this attempt'
+      : 'its activity was cancelled, and nobody wants that; letting go';
+    ports.log.info({ runId, attempt }, what);
+    return isCancelled;
   });
   const leave = (): void => orders.abortDetach.abort();
   if (ports.leaving.aborted) leave();
@@ -55,7 +62,9 @@ async function work(ports: JobPorts, input: JobInput): Promise<JobResult> {
     if (!orders.detach.aborted) throw error;
     // Displaced by another supervisor in this process, it was not cancelled: a failure in its name would end the attempt.
     const isOurs = ports.leaving.aborted || !context.cancellationSignal.aborted;
-    if (isOurs || context.cancellationDetails?.workerShutdown) {
+    const { workerShutdown, reset } = context.cancellationDetails ?? {};
+    // Reset by hand as well: as a failure it would end the attempt.
+    if (isOurs || workerShutdown || reset) {
       return { kind: 'detached', queue: queueOf(ports) };
     }
     throw new CancelledFailure('detached; the container lives on');
@@ -71,17 +80,21 @@ interface OrderSignals {
   abortDetach: AbortController;
 }
 
-function readOrders(context: Context, at: { isCancelled: boolean; told: () => void }): OrderSignals {
+/**
+ * @param isCancelled whether the workflow says so in the task itself: it was cancelled, and the container let go before
+ * @param check whether the rows hold a cancel
+ */
+function readOrders(context: Context, isCancelled: boolean, check: () => Promise<boolean>): OrderSignals {
   const detach = new AbortController();
   const cancel = new AbortController();
-  if (at.isCancelled) cancel.abort();
-  const read = (): void => {
-    if (!context.cancellationDetails?.cancelRequested) return detach.abort();
-    at.told();
-    cancel.abort();
+  if (isCancelled) cancel.abort();
+  const read = async (): Promise<void> => {
+    // Let go of without need, an attempt that is to end is sent here again by its workflow, and the task says so.
+    const isAsked = context.cancellationDetails?.cancelRequested && (isCancelled || (await check()));
+    return isAsked ? cancel.abort() : detach.abort();
   };
-  if (context.cancellationSignal.aborted) read();
-  else context.cancellationSignal.addEventListener('abort', read, { once: true });
+  if (context.cancellationSignal.aborted) void read();
+  else context.cancellationSignal.addEventListener('abort', () => void read(), { once: true });
   return { detach: detach.signal, cancel: cancel.signal, abortDetach: detach };
 }
 

@@ -100,6 +100,12 @@ export class WorkerApi {
     return shapes.OrphanList.parse(answer.json).orphans;
   }
 
+  /** How attempts stand by the rows. Asks until there is an answer. @throws WorkerApiError */
+  async standings(ask: z.infer<typeof shapes.StandingAsk>, signal?: AbortSignal): Promise<shapes.Standing[]> {
+    const call: Call = { method: 'POST', path: '/v1/worker/attempts', json: ask, signal };
+    return (await this.read(shapes.StandingList, call)).attempts;
+  }
+
   /** Tells of the hosts that this worker serves and makes. @returns those that it is to serve now @throws when there is no answer */
   async hosts(ask: z.infer<typeof shapes.HostsAsk>, signal?: AbortSignal): Promise<shapes.HostsReply> {
     const answer = await this.tryOnce({ method: 'POST', path: '/v1/worker/hosts', json: ask, signal });

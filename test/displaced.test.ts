@@ -11,14 +11,22 @@ import { makeJobActivities } from '../activities/job';
 import { DockerEngine } from '../adapters/docker-engine';
 import type { AttemptApi, WorkerApi } from '../adapters/worker-api';
 import { containerName, workerQueue } from '../domain/names';
-import type { Lease, LeaseReply } from '../domain/schemas/worker-api';
+import type { AttemptKey, Lease, LeaseReply } from '../domain/schemas/worker-api';
 import { ensureTestImage, TEST_IMAGE } from './setup/house';
 import { startTemporal, type TestTemporal } from './setup/temporal';
 import { waitFor } from './setup/wait-for';
 
 const QUEUE = 'displaced';
 const WORKER = { id: randomUUID(), cluster: 'local', stopGraceMs: 500 };
-const RUN = randomUUID();
+/** Of the test under way. */
+let RUN = randomUUID();
+beforeEach(() => {
+  RUN = randomUUID();
+  isCancelled = false;
+  asked.length = 0;
+  started.length = 0;
+});
+afterEach(() => engine.remove(containerName(RUN, 1)));
 
 /** Answers to requests for the lease, given when the test wants it. */
 const asked: ((reply: LeaseReply) => void)[] = [];
@@ -26,6 +34,10 @@ const started: string[] = [];
 const dir = mkdtempSync(join(tmpdir(), 'slipway-displaced-'));
 const engine = new DockerEngine(new Dockerode(), dir);
 const closers: (() => unknown)[] = [() => rmSync(dir, { recursive: true, force: true })];
+const held = new Map<string, AbortController>();
+/** What the rows say of the attempt, once the server answers. */
+let isCancelled = false;
+let isServerThere: Promise<void> = Promise.resolve();
 let temporal: TestTemporal;
 let client: Client;
 
@@ -86,12 +98,16 @@ beforeAll(async () => {
   const api = {
     lease: () => new Promise<LeaseReply>((answer) => asked.push(answer)),
     attempt: () => attemptApi,
+    standings: async ({ attempts }: { attempts: AttemptKey[] }) => {
+      await isServerThere;
+      return attempts.map((attempt) => ({ ...attempt, isKnown: true, isCancelled }));
+    },
   };
   const activities = makeJobActivities({
     engines: { at: () => engine, borrow: () => ({ engine, direct: engine, close: () => undefined }) },
     api: api as unknown as WorkerApi,
     worker: WORKER,
-    held: new Map(),
+    held,
     heartbeatMs: 500,
     leaving: new AbortController().signal,
     log: { info: () => undefined, warn: () => undefined },
@@ -108,18 +124,18 @@ beforeAll(async () => {
 }, 120_000);
 
 afterAll(async () => {
-  await engine.remove(containerName(RUN, 1));
   for (const close of closers.reverse()) await close();
   await temporal?.stop();
 }, 60_000);
 
+const supervisor = () =>
+  client.workflow.start('oneActivity', {
+    args: [{ queue: QUEUE, name: 'job' }],
+    taskQueue: QUEUE,
+    workflowId: randomUUID(),
+  });
+
 test('B6 the one that has the container lets go of it and says where to adopt it; the other follows it to its end', async () => {
-  const supervisor = () =>
-    client.workflow.start('oneActivity', {
-      args: [{ queue: QUEUE, name: 'job' }],
-      taskQueue: QUEUE,
-      workflowId: randomUUID(),
-    });
   const older = await supervisor();
   await waitFor(() => asked.length === 1, { what: 'the older one asks for the lease' });
   const newer = await supervisor();
@@ -136,3 +152,51 @@ test('B6 the one that has the container lets go of it and says where to adopt it
   await end.start({});
   await expect(older.result()).resolves.toMatchObject({ kind: 'finished', cause: 'ok', recorded: true });
 }, 60_000);
+
+/** A supervisor that follows the container. */
+async function supervising(token: number) {
+  const before = [asked.length, started.length] as const;
+  const workflow = await supervisor();
+  await waitFor(() => asked.length > before[0], { what: 'it asks for the lease' });
+  asked.at(-1)!(grant(token));
+  await waitFor(() => started.length > before[1], { what: 'it has the container' });
+  return workflow;
+}
+
+const isRunning = async (): Promise<boolean> =>
+  (await new Dockerode().getContainer(containerName(RUN, 1)).inspect()).State.Running;
+const isLetGo = () => waitFor(() => !held.has(containerName(RUN, 1)), { what: 'it is let go of' });
+
+test('B6 H7 a workflow that is terminated stops no script: it is let go of, and the next supervisor adopts it', async () => {
+  const first = await supervising(1);
+  let answer: () => void = () => undefined;
+  isServerThere = new Promise((there) => (answer = there));
+
+  await first.terminate('by hand');
+  // The server is away: nothing is decided before it answers.
+  await expect(waitFor(() => !held.has(containerName(RUN, 1)), { what: '', timeoutMs: 2_000 })).rejects.toThrow();
+  answer();
+  await isLetGo();
+
+  expect(await isRunning()).toBe(true);
+  const second = await supervising(2);
+  isCancelled = true;
+  await second.cancel();
+  await waitFor(async () => !(await isRunning().catch(() => false)), { what: 'it is stopped', timeoutMs: 20_000 });
+  await expect(second.result()).resolves.toMatchObject({ kind: 'finished', cause: 'cancel-requested' });
+}, 90_000);
+
+test('B6 an activity that is reset by hand is let go of, and says where to adopt it', async () => {
+  const first = await supervising(1);
+  const { workflowId } = first;
+  const { raw } = await first.describe();
+
+  await client.workflowService.resetActivity({
+    namespace: 'default',
+    execution: { workflowId },
+    id: raw.pendingActivities?.[0]?.activityId,
+  });
+
+  await expect(first.result()).resolves.toEqual({ kind: 'detached', queue: workerQueue(WORKER.cluster, WORKER.id) });
+  expect(await isRunning()).toBe(true);
+}, 90_000);

@@ -38,7 +38,7 @@ import { createHost, listHosts, recordHost } from '../adapters/store/hosts';
 import { listLeases } from '../adapters/store/lease-list';
 import { requestLease, type GrantedLease } from '../adapters/store/leases';
 import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
-import { planOnDemand } from '../adapters/store/on-demand';
+import { hostMade, planOnDemand } from '../adapters/store/on-demand';
 import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
@@ -52,6 +52,7 @@ import {
   readRun,
   requestRunCancel,
 } from '../adapters/store/runs';
+import { readStandings } from '../adapters/store/standings';
 import { DEFAULT_TIMING } from '../domain/build-input';
 import { workerQueue } from '../domain/names';
 import { PutBlueprint } from '../domain/schemas/blueprints';
@@ -266,7 +267,6 @@ describe.each(STORES)('on %s', (name, start) => {
     test('B10 a build is judged once its runs are finished, and keeps its first verdict', async () => {
       const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
       await closeRuns(db, [{ runId: runIds[0]!, cause: 'exit-code', message: 'red' }]);
-      await expect(finishBuild(db, row.id)).rejects.toThrow('run b is not finished');
       await closeRuns(db, [{ runId: runIds[1]!, cause: 'cancel-requested', message: '' }]);
 
       const verdict = await finishBuild(db, row.id);
@@ -277,6 +277,96 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(again).toEqual(verdict);
       expect(first).toMatchObject({ state: 'finished', counts: { failed: 1, cancelled: 1 } });
       expect(await readBuild(db, row.project, row.number)).toEqual(first);
+    });
+  });
+
+  describe('how attempts stand', () => {
+    const standingOf = async (runId: string, cluster: string, attempt = 1) =>
+      (await readStandings(db, cluster, [{ runId, attempt }]))[0];
+
+    test('B7 H7 an attempt is cancelled by the rows of its run or build alone, and known as long as a row speaks of it', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b'), plannedRun('c')] });
+      const [a = '', b = '', c = ''] = runIds;
+      const { cluster = '' } = (await listRuns(db, row.id))[0] ?? {};
+      const plain = { isKnown: true, isCancelled: false };
+      expect(await standingOf(a, cluster)).toEqual({ runId: a, attempt: 1, ...plain });
+      const stranger = randomUUID();
+      expect(await standingOf(stranger, cluster)).toEqual({ ...plain, runId: stranger, attempt: 1, isKnown: false });
+
+      await requestRunCancel(db, b);
+      await closeRuns(db, [{ runId: c, cause: 'exit-code', message: '' }]);
+      expect(await standingOf(b, cluster)).toMatchObject({ isCancelled: true });
+      expect(await standingOf(b, 'another')).toMatchObject({ isKnown: true, isCancelled: false });
+      expect(await standingOf(c, cluster, 7)).toMatchObject({ isKnown: false });
+      await requestBuildCancel(db, row.id);
+      expect(await standingOf(a, cluster)).toMatchObject({ isCancelled: true });
+    });
+
+    test('B7 a cell of a fail-fast job is to end once another cell of it ended badly', async () => {
+      const cells = ['1', '2', '3'].map((name) => plannedRun(name, { job: 'cell' }));
+      const jobs = [{ name: 'cell', failFast: true }];
+      const { row, runIds } = await makeBuild(db, { runs: cells, jobs });
+      const [first = '', second = '', third = ''] = runIds;
+      const { cluster = '' } = (await listRuns(db, row.id))[0] ?? {};
+      await closeRuns(db, [{ runId: first, cause: 'ok', message: '' }]);
+      expect(await standingOf(third, cluster)).toMatchObject({ isCancelled: false });
+      await closeRuns(db, [{ runId: second, cause: 'exit-code', message: '' }]);
+      expect(await standingOf(third, cluster)).toMatchObject({ isCancelled: true });
+    });
+  });
+
+  describe('what strangers said', () => {
+    test('C3 a run that its worker called finished, and of which nothing is recorded, is closed with its build', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
+      await closeRuns(db, [{ runId: runIds[0]!, cause: 'ok', message: '' }]);
+
+      expect(await finishBuild(db, row.id)).toEqual({ outcome: 'errored', cause: 'internal' });
+
+      expect((await listRuns(db, row.id)).map(({ outcome, message }) => [outcome, message])).toEqual([
+        ['passed', ''],
+        ['errored', 'its worker said that it had ended, and has recorded nothing'],
+      ]);
+      expect(await readBuild(db, row.project, row.number)).toMatchObject({ state: 'finished', outcome: 'errored' });
+    });
+
+    test('C3 a host is reached as its blueprint makes hosts, whatever the worker that made it says', async () => {
+      const cluster = `makes-${randomUUID().slice(0, 8)}`;
+      await makeCluster(db, cluster);
+      await sql`insert into workers (id, cluster, enlisted_at, serves_hosts_at, slots, version)
+        values (${randomUUID()}, ${cluster}, now(), now(), 1, '1')`.execute(db);
+      const make = { kind: 'docker' as const, image: 'x' };
+      await putBlueprint(db, { cluster, name: 'small' }, PutBlueprint.parse({ make, minReady: 1, most: 1 }));
+      await planOnDemand(db, DEFAULT_TIMING.ageStepMs);
+      const [{ name: host } = { name: '' }] = await listHosts(db, cluster);
+      const reachOf = async () => (await listHosts(db, cluster))[0]?.reach;
+      const hostKeys = [`SHA256:${'x'.repeat(43)}`];
+      const container = { kind: 'container', engine: 'e', container: 'c', dir: '/d', shell: '/bin/sh' };
+      for (const said of [
+        { resource: 'i-evil', reach: { kind: 'ssh', address: '127.0.0.1', user: 'root', hostKeys } },
+        { resource: 'i-evil', reach: { ...container, container: 'a\u0000b' } },
+        { resource: 7, reach: container },
+        { resource: 'c', reach: null },
+        { resource: undefined, reach: undefined },
+      ]) {
+        await expect(hostMade(db, { cluster, host, ...said })).rejects.toThrow('its worker says of it what cannot be');
+      }
+      expect(await reachOf()).toBeNull();
+
+      await hostMade(db, { cluster, host, resource: 'c', reach: container });
+      await hostMade(db, { cluster, host: 'never-made', resource: 'c', reach: container });
+
+      expect(await reachOf()).toEqual(container);
+    });
+
+    test('C3 messages that PostgreSQL would not take are cleaned where runs and attempts are closed', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a')] });
+      const [runId = ''] = runIds;
+      const message = `\u0000\ud800\u001b[2J${'x'.repeat(5_000)}`;
+      await closeAttempt(db, { runId, number: 1, cause: 'internal', message });
+      await closeRuns(db, [{ runId, cause: 'internal', message }]);
+
+      const [run] = await listRuns(db, row.id);
+      expect(run?.message).toMatch(/^ \[2Jx+…$/);
     });
   });
 

@@ -26,6 +26,7 @@ import { handBack } from '../../adapters/store/hand-back';
 import { requestLease } from '../../adapters/store/leases';
 import { recordProof } from '../../adapters/store/quarantine';
 import { offerRelease } from '../../adapters/store/releases';
+import { readStandings } from '../../adapters/store/standings';
 import { recordWorker } from '../../adapters/store/workers';
 import type { WorkerIdentity } from '../../adapters/worker-identity';
 import { WorkerRefusal } from '../../adapters/worker-refusal';
@@ -67,11 +68,11 @@ export function workerRoutes(context: ApiContext): Router {
   });
 
   router.post('/v1/worker/orphans', async (request, response) => {
-    const who = workerOf(response);
-    const { worker, found, hosts = [] } = shapes.RemainsList.parse(request.body);
-    requireSelf(who, { worker, cluster: who.cluster });
-    await releaseCleaned(context.db, { ...who, hosts }, found);
-    response.json({ orphans: await findOrphans(context.db, who.cluster, found) });
+    response.json(await tellOrphans(context, shapes.RemainsList.parse(request.body), workerOf(response)));
+  });
+
+  router.post('/v1/worker/attempts', async (request, response) => {
+    response.json(await tellStandings(context, shapes.StandingAsk.parse(request.body), workerOf(response)));
   });
 
   router.post('/v1/worker/hosts', async (request, response) => {
@@ -186,6 +187,25 @@ async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdent
   if (answer.kind !== 'granted') return answer;
   const { project, build, run } = answer;
   return { ...answer, runUrl: context.links.base + pagePath.run(project, build, run) };
+}
+
+async function tellOrphans(
+  { db }: ApiContext,
+  { worker, found, hosts = [] }: z.infer<typeof shapes.RemainsList>,
+  who: WorkerIdentity,
+): Promise<z.infer<typeof shapes.OrphanList>> {
+  requireSelf(who, { worker, cluster: who.cluster });
+  await releaseCleaned(db, { ...who, hosts }, found);
+  return { orphans: await findOrphans(db, who.cluster, found) };
+}
+
+async function tellStandings(
+  { db }: ApiContext,
+  { worker, attempts }: z.infer<typeof shapes.StandingAsk>,
+  who: WorkerIdentity,
+): Promise<z.infer<typeof shapes.StandingList>> {
+  requireSelf(who, { worker, cluster: who.cluster });
+  return { attempts: await readStandings(db, who.cluster, attempts) };
 }
 
 function requireSelf(who: WorkerIdentity, named: { worker: string; cluster: string }): void {

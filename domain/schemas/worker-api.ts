@@ -236,3 +236,13 @@ export const RemainsList = z.strictObject({
   hosts: z.array(z.string()).max(10_000).optional().describe('listed hosts that it could look at; absent: none'),
 });
 export const OrphanList = z.strictObject({ orphans: z.array(AttemptKey) });
+
+/** Attempts of which a worker has something and wants to know how they stand. */
+export const StandingAsk = z.strictObject({ worker: z.uuid(), attempts: z.array(AttemptKey).max(10_000) });
+const Standing = z.object({
+  ...AttemptKey.shape,
+  isKnown: z.boolean().describe('false: no row knows of it'),
+  isCancelled: z.boolean().describe('somebody wants it to end, or its build or another cell of its job does'),
+});
+export type Standing = z.infer<typeof Standing>;
+export const StandingList = z.object({ attempts: z.array(Standing) });
