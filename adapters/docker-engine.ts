@@ -38,6 +38,7 @@ const LOG_CONFIG = { Type: LOG_DRIVER, Config: { 'max-size': '1024g', 'max-file'
 const NOBODY_LISTENS = ['ECONNREFUSED', 'ENOENT'];
 /** Every container of an attempt carries it. */
 const LABEL_RUN_ID = 'dev.slipway.run-id';
+const LABEL_WORKER = 'dev.slipway.worker';
 
 const SPOOL = '/slipway';
 const FOLDERS = { H_REPO: '/repo', H_ARCHIVE: '/archive', H_SECRETS: '/secrets' };
@@ -319,13 +320,15 @@ export class DockerEngine implements Engine {
     }
   }
 
-  async listRemains(): Promise<string[]> {
+  async listRemains(by?: { worker: string }): Promise<string[]> {
     try {
-      const all = await this.docker.listContainers({ all: true, filters: { label: [LABEL_RUN_ID] } });
+      const label = [LABEL_RUN_ID, ...(by ? [`${LABEL_WORKER}=${by.worker}`] : [])];
+      const all = await this.docker.listContainers({ all: true, filters: { label } });
       const folders = this.life.isElsewhere ? [] : await readdir(this.runsDir).catch(() => []);
       const nameOf = (one: Dockerode.ContainerInfo): string => (one.Names[0] ?? '').replace(/^\//, '');
       await this.holdOutputs(all.filter((one) => one.State === 'running').map(nameOf), folders);
-      return [...new Set([...all.map(nameOf), ...(await listHeld(this.docker)), ...folders])];
+      const held = by ? [] : await listHeld(this.docker);
+      return [...new Set([...all.map(nameOf), ...held, ...folders])];
     } catch (error) {
       throw translate(error, 'cannot list containers');
     }

@@ -175,6 +175,9 @@ export interface Engine {
   openTerminal(name: string, wish: TerminalWish): Promise<Terminal>;
   /** Removes container and folder; resolves when both are gone. */
   remove(name: string): Promise<void>;
-  /** Names of all that is left of attempts, whoever made it: containers, and folders of this worker. */
-  listRemains(): Promise<string[]>;
+  /**
+   * Names of all that is left of attempts: containers, and folders. @param by absent: whoever made them; else only those of
+   * this worker, on its own machine
+   */
+  listRemains(by?: { worker: string }): Promise<string[]>;
 }

@@ -34,7 +34,7 @@ export function patient(engine: Engine): Engine {
     discard: (name, prefix) => patiently(() => engine.discard(name, prefix)),
     openTerminal: (name, wish) => engine.openTerminal(name, wish),
     remove: (name) => patiently(() => engine.remove(name)),
-    listRemains: () => patiently(() => engine.listRemains()),
+    listRemains: (by) => patiently(() => engine.listRemains(by)),
   };
 }
 

@@ -53,6 +53,7 @@ async function work(log: Logger, end: (why: string) => void): Promise<Running> {
     ),
     worker: { id, cluster: settings.SLIPWAY_CLUSTER, stopGraceMs: settings.SLIPWAY_STOP_GRACE_MS },
     held: new Map(),
+    unknownSince: new Map(),
     heartbeatMs: Math.min(2_000, settings.SLIPWAY_HEARTBEAT_TIMEOUT_MS / 4),
     leaving: leaving.signal,
     log,
