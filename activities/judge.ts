@@ -1,12 +1,13 @@
 // Owns every verdict on an attempt: from how its container ended, or from what went wrong with its host, its engine or the
 // server. Called by start.ts and supervise.ts.
+import { constants } from 'node:os';
 import type { LogGap } from '../domain/schemas/api';
 import type { Cause } from '../domain/schemas/words';
 import type { Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, EngineError, EngineErrorReason } from '../adapters/engine';
 import type { WorkerApiError } from '../adapters/worker-api';
 import type { HostBesideError } from './hosts-beside';
-import type { Stopped } from './limits';
+import { logLimitOf, type Stopped } from './limits';
 
 /** Told from outside while an attempt runs. */
 export interface Orders {
@@ -35,41 +36,67 @@ interface Ended {
   stopped: Stopped;
   lease: Lease;
   lastLines: string;
+  /** What the container was begun by, when its script was not begun for sure. */
+  unbegunBy?: readonly string[];
   /** A host that the run had beside its own. */
   besideLost?: HostBesideError;
 }
 
-/** 126 and 127 are also what shells say; the init process names our script when it was the one that could not begin. */
-const NOT_RUNNABLE = /(?:exec (?:\/slipway\/script|\S+) failed|env: .*\/script['’]?): (.+)/;
+/** Why, in the words of who could not begin the script: the last ones of a line. For people; what is known is known without. */
+const REASON = /: ([^:\n]+)$/;
 
 /** What the engine says of a container that ended while it was away and whose exit code it could not learn. */
 const UNKNOWN_EXIT = 255;
 
-export function judge({ exit, stopped, lease, lastLines, besideLost }: Ended): Verdict {
+export function judge(ended: Ended): Verdict {
+  const { exit, stopped, lease, besideLost } = ended;
   const { exitCode } = exit;
   const { spec } = lease;
   if (stopped === 'cancel-requested') return { ...cancelled(), exitCode };
   if (stopped === 'beside-lost') return { cause: stopped, message: besideLost?.message ?? '', exitCode };
-  if (stopped !== undefined) return { cause: stopped, message: sayLimit(stopped, spec), exitCode };
+  if (stopped !== undefined) return { cause: stopped, message: sayLimit(stopped, lease), exitCode };
   if (exit.isUnwatched && exitCode === UNKNOWN_EXIT) {
     const message = 'nobody saw how it ended: the engine was away, or its host was restarted';
     return { cause: 'container-lost', message, exitCode: null };
   }
-  if (exitCode === 0) return { cause: 'ok', message: '', exitCode };
-  const notRunnable = exitCode === 126 || exitCode === 127 ? NOT_RUNNABLE.exec(lastLines) : null;
-  if (notRunnable) {
-    const message = `the script cannot be executed in image ${spec.container} (${notRunnable[1]?.trim()}); begin it with a line like #!/bin/sh that names a program of the image`;
-    return { cause: 'script-not-runnable', message, exitCode };
+  if (ended.unbegunBy) return { cause: 'script-not-runnable', message: sayUnbegun(ended, ended.unbegunBy), exitCode };
+  const limit = spec.resources.memoryBytes;
+  const memory =
+    limit === undefined ? 'the memory of the host' : `its ${Math.round(limit / 1024 / 1024)} MiB of memory`;
+  if (exit.outOfMemory && exitCode === SIGNAL_BASE + constants.signals.SIGKILL) {
+    return { cause: 'out-of-memory', message: `killed by the kernel: it used more than ${memory}`, exitCode };
   }
-  if (exit.outOfMemory) {
-    const limit = spec.resources.memoryBytes;
-    const of = limit === undefined ? 'the memory of the host' : `its ${Math.round(limit / 1024 / 1024)} MiB of memory`;
-    return { cause: 'out-of-memory', message: `killed by the kernel: it used more than ${of}`, exitCode };
-  }
-  return { cause: 'exit-code', message: `exited with code ${exitCode}`, exitCode };
+  const remark = exit.outOfMemory ? `the kernel killed a process of it above ${memory}` : '';
+  if (exitCode === 0) return { cause: 'ok', message: remark, exitCode };
+  return { cause: 'exit-code', message: [sayExit(exitCode), remark].filter(Boolean).join('; '), exitCode };
 }
 
-function sayLimit(limit: 'run-timeout' | 'idle-timeout', spec: Lease['spec']): string {
+/** Shells and init processes add it to the number of the signal that ended a program. */
+const SIGNAL_BASE = 128;
+
+function sayExit(exitCode: number): string {
+  const signal = Object.entries(constants.signals).find(([, number]) => number === exitCode - SIGNAL_BASE)?.[0];
+  const why = signal === undefined ? '' : `, which stands for signal ${signal}; Slipway did not send it`;
+  return `exited with code ${exitCode}${why}`;
+}
+
+function sayUnbegun({ exit, lease, lastLines }: Ended, entrypoint: readonly string[]): string {
+  const { container: image } = lease.spec;
+  if (/argument list too long/i.test(lastLines)) {
+    return 'the script cannot be begun: its parameters together are longer than the kernel takes (argument list too long); make them shorter';
+  }
+  if (entrypoint.length > 0) {
+    return `the script was not begun: entrypoint ${JSON.stringify(entrypoint)} ended with code ${exit.exitCode} and did not run it; if image ${image} is to run scripts, write container-entrypoint: ""`;
+  }
+  const [, reason = `exit code ${exit.exitCode}`] = REASON.exec(lastLines.trim()) ?? [];
+  return `the script cannot be executed in image ${image} (${reason.trim()}); begin it with a line like #!/bin/sh that names a program of the image`;
+}
+
+function sayLimit(limit: 'run-timeout' | 'idle-timeout' | 'log-limit', { spec, logCapBytes }: Lease): string {
+  if (limit === 'log-limit') {
+    const sizes = [logLimitOf(logCapBytes), logCapBytes].map((bytes) => `${Math.ceil(bytes / 1024 / 1024)} MiB`);
+    return `stopped after ${sizes[0]} of output; ${sizes[1]} of a log are kept, so write the rest to a file in /archive`;
+  }
   if (limit === 'run-timeout') return `stopped after its time limit of ${words(spec.timeoutMs)}`;
   return `stopped after ${words(spec.idleTimeoutMs ?? 0)} without output`;
 }

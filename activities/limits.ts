@@ -4,11 +4,14 @@ import type { Engine } from '../adapters/engine';
 import type { Lease } from '../domain/schemas/worker-api';
 
 /** Why a script was stopped; undefined: it was not. */
-export type Stopped = 'run-timeout' | 'idle-timeout' | 'cancel-requested' | 'beside-lost' | undefined;
+export type Stopped = 'run-timeout' | 'idle-timeout' | 'log-limit' | 'cancel-requested' | 'beside-lost' | undefined;
 
 interface Watched {
   name: string;
-  startedAt: Date;
+  /** For how long it has been running, ms. */
+  ageMs: number;
+  /** From which byte on its output is listened to. */
+  fromByte: number;
   cancel: AbortSignal;
   detach: AbortSignal;
 }
@@ -25,7 +28,7 @@ export interface Watch {
 /** Watches from now until `end`; a container that was adopted keeps the clocks that ran before. */
 export function watchLimits(
   { engine, worker }: { engine: Pick<Engine, 'stop'>; worker: { stopGraceMs: number } },
-  { spec, silentForMs }: Lease,
+  { spec, silentForMs, logCapBytes }: Lease,
   at: Watched,
 ): Watch {
   let stopped: Stopped;
@@ -38,11 +41,11 @@ export function watchLimits(
   const onCancel = (): void => stop('cancel-requested');
   at.cancel.addEventListener('abort', onCancel);
   if (at.cancel.aborted) onCancel();
-  const leftMs = at.startedAt.getTime() + spec.timeoutMs - Date.now();
-  const runLimit = longTimer(() => stop('run-timeout'), Math.max(leftMs, 0));
+  const runLimit = longTimer(() => stop('run-timeout'), Math.max(spec.timeoutMs - at.ageMs, 0));
   const idle = new IdleLimit(spec.idleTimeoutMs, silentForMs, () => stop('idle-timeout'));
   return {
-    listening: (source) => idle.listening(source),
+    listening: (source) =>
+      idle.listening(within(source, logLimitOf(logCapBytes) - at.fromByte, () => stop('log-limit'))),
     stop,
     end: () => {
       runLimit.clear();
@@ -51,6 +54,18 @@ export function watchLimits(
       return stopped;
     },
   };
+}
+
+/** Output above which a run is stopped, bytes: far above what is kept of a log, the engine's disk would be filled. */
+export const logLimitOf = (capBytes: number): number => 4 * capBytes;
+
+async function* within(source: AsyncIterable<Buffer>, mostBytes: number, fire: () => void): AsyncGenerator<Buffer> {
+  let left = mostBytes;
+  for await (const bytes of source) {
+    left -= bytes.length;
+    if (left < 0) fire();
+    yield bytes;
+  }
 }
 
 class IdleLimit {
@@ -102,6 +117,20 @@ async function keepStopping(engine: Pick<Engine, 'stop'>, at: Watched, graceMs: 
       await new Promise((done) => setTimeout(done, STOP_RETRY_MS));
     }
   }
+}
+
+/**
+ * For how long a script has been running, ms. One that was just started has the clock of this process from here on. Of an
+ * adopted one its engine says when; a clock there that was set meanwhile is kept within what the server has measured.
+ * @param startedAt by the clock of this process; null: not known
+ */
+export function ageOf(
+  { isNew, startedAt }: { isNew: boolean; startedAt: Date | null },
+  { silentForMs, leasedForMs }: Pick<Lease, 'silentForMs' | 'leasedForMs'>,
+): number {
+  if (isNew) return 0;
+  const toldMs = startedAt === null ? 0 : Date.now() - startedAt.getTime();
+  return Math.min(Math.max(toldMs, silentForMs), leasedForMs);
 }
 
 /** setTimeout fires at once above 24.8 days. */

@@ -1,6 +1,6 @@
 // Owns the log of one attempt on its way home: what is kept of it, where it stands, and what it lacks.
 // Called by supervise.ts.
-import type { ContainerExit } from '../adapters/engine';
+import type { ContainerExit, OutputFact } from '../adapters/engine';
 import type { AttemptApi } from '../adapters/worker-api';
 import type { LogGap } from '../domain/schemas/api';
 import type { Cause } from '../domain/schemas/words';
@@ -16,6 +16,8 @@ export class ShippedLog {
   private left: { atByte: number; lostBytes: number } | undefined;
   /** Where it ends at home. */
   private endByte: number;
+  private isUnbegun = false;
+  private isWhole = true;
 
   constructor(
     private readonly ports: { api: Pick<AttemptApi, 'appendLog' | 'progress'> },
@@ -45,7 +47,22 @@ export class ShippedLog {
 
   /** The engine was restarted while the container ran. Told at once: nobody else would know. */
   noteRestart(): void {
-    const logGap = { atByte: this.endByte, lostBytes: null, reason: 'engine-restarted' as const };
+    this.noteGap('engine-restarted');
+  }
+
+  noteFact(fact: OutputFact): void {
+    if (fact === 'unbegun') this.isUnbegun = true;
+    if (fact === 'damaged') this.noteGap('log-damaged');
+  }
+
+  /** All of it was read, and the script was not begun in it. */
+  get showsNoBeginning(): boolean {
+    return this.isUnbegun && this.isWhole;
+  }
+
+  private noteGap(reason: LogGap['reason']): void {
+    this.isWhole = false;
+    const logGap = { atByte: this.endByte, lostBytes: null, reason };
     const told = this.ports.api.progress({ state: 'running', logGap }, this.at.detach);
     // Awaited when all is shipped.
     told.catch(() => undefined);

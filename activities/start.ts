@@ -22,7 +22,9 @@ export interface SupervisePorts {
 /** An attempt by its container. */
 export type Named = HolderKey & Orders & { name: string };
 
-export type Started = { kind: 'started'; container: FoundContainer } | { kind: 'not-started'; verdict: Verdict };
+export type Started =
+  /** `isNew`: by this call. */
+  { kind: 'started'; container: FoundContainer; isNew: boolean } | { kind: 'not-started'; verdict: Verdict };
 
 const notStarted = (verdict: Verdict): Started => ({ kind: 'not-started', verdict });
 
@@ -35,7 +37,7 @@ export async function startOnce(
   // Asked first only when there may be something to adopt; else the engine itself refuses a second one of this name.
   const found = lease.mayHaveStarted ? await engine.find(at.name) : undefined;
   if (!found && lease.mayHaveStarted) return notStarted(lost());
-  if (found && found.state !== 'created') return { kind: 'started', container: found };
+  if (found && found.state !== 'created') return { kind: 'started', container: found, isNew: false };
   const made = await withinStartLimit(
     lease,
     at,
@@ -49,7 +51,7 @@ export async function startOnce(
   if (!isMine) return notStarted(cancelled());
   await engine.start(at.name);
   const container = await engine.find(at.name);
-  return container ? { kind: 'started', container } : notStarted(lost());
+  return container ? { kind: 'started', container, isNew: true } : notStarted(lost());
 }
 
 /**
@@ -110,7 +112,7 @@ async function create(
   };
   // An image that was made on another host has no name in a registry; there the reference of the plan is all there is.
   const image = lease.image.startsWith('sha256:') ? lease.spec.container : lease.image;
-  return createFrom(engine, { ...spec, env, image: lease.image }, { image, given: at.given });
+  return createFrom(engine, { ...spec, script, env, image: lease.image }, { image, given: at.given });
 }
 
 /**
@@ -207,6 +209,7 @@ function containerSpec(
     capAdd: spec.capAdd,
     capDrop: spec.capDrop,
     resources: spec.resources,
+    logCapBytes: lease.logCapBytes,
     env: {
       ...spec.env,
       CI: 'true',

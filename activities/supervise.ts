@@ -8,10 +8,11 @@
 // Called by job.ts inside a Temporal activity; may be killed at any point and run again.
 import { containerName } from '../domain/names';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
+import type { ContainerExit, OutputFact } from '../adapters/engine';
 import type { WorkerApiError } from '../adapters/worker-api';
 import { giveBack, HostsBeside, type HostBesideError } from './hosts-beside';
 import { isFenced, judge, judgeError, letGoIf, type Orders, type Verdict } from './judge';
-import { watchLimits, type Stopped } from './limits';
+import { ageOf, watchLimits, type Stopped } from './limits';
 import { capOf } from './log-cap';
 import { ShippedLog } from './shipped-log';
 import { startOnce, type Named, type SupervisePorts } from './start';
@@ -62,16 +63,18 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
   const started = await startOnce(ports, lease, { ...at, beside });
   if (started.kind === 'not-started') return started.verdict;
   const { container } = started;
-  const startedAt = container.startedAt ?? new Date();
-  const watch = watchLimits(ports, lease, { ...at, startedAt });
+  const ageMs = ageOf({ isNew: started.isNew, startedAt: container.startedAt }, lease);
+  const startedAt = new Date(Date.now() - ageMs);
+  const fromByte = Math.min(lease.logBytes, capOf(lease.logCapBytes).headBytes);
+  const watch = watchLimits(ports, lease, { ...at, ageMs, fromByte });
   const over = new AbortController();
   try {
     const log = new ShippedLog(ports, lease, at);
     const exited = ports.engine.wait(container, { signal: at.detach, onRestart: () => log.noteRestart() });
+    const onFact = (fact: OutputFact): void => log.noteFact(fact);
     // Shown to people, not waited for: the script is running already.
     const shown = showRunning(ports, at, { startedAt, imageId: container.imageId });
-    const fromByte = Math.min(lease.logBytes, capOf(lease.logCapBytes).headBytes);
-    const source = ports.engine.follow(container, { fromByte, signal: at.detach, exited });
+    const source = ports.engine.follow(container, { fromByte, signal: at.detach, exited, onFact });
     let besideLost: HostBesideError | undefined;
     const serving = lease.spec.hosts && beside.serve({ engine: ports.engine, name: at.name }, over.signal);
     serving?.catch((error: HostBesideError) => {
@@ -90,6 +93,7 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
       stopped: isCollected ? stopped : 'cancel-requested',
       lease,
       lastLines,
+      unbegunBy: isUnbegun(exit, log) ? (container.beginning?.entrypoint ?? []) : undefined,
       besideLost,
     });
     return { ...verdict, logGaps: log.gapsAtEnd(exit, verdict) };
@@ -97,6 +101,11 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
     over.abort();
     watch.end();
   }
+}
+
+/** For sure: a mark of the beginning that is missing from a whole output was never made. */
+function isUnbegun(exit: ContainerExit, log: ShippedLog): boolean {
+  return exit.isUnbegun ?? (log.showsNoBeginning && !exit.isUnwatched && !exit.isEndLost);
 }
 
 async function showRunning(

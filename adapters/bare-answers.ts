@@ -21,11 +21,15 @@ interface BareState {
   /** s since 1970 */
   created: number;
   started: number | undefined;
+  /** What its clock says now; NaN: it does not tell. */
+  now: number;
   exitCode: number | undefined;
+  isUnbegun: boolean;
 }
 
 export function readState(answer: string): BareState {
-  const [state = '', created, started, exitCode] = answer.trim().split(' ');
+  const lines = answer.split('\n');
+  const [state = '', created, started, exitCode, , begun] = (lines[0] ?? '').trim().split(' ');
   if (!['absent', 'created', 'running', 'exited', 'lost'].includes(state)) {
     throw new EngineError('refused', `the program of the run said ${JSON.stringify(answer.slice(0, 200))}`);
   }
@@ -34,7 +38,9 @@ export function readState(answer: string): BareState {
     state: state as BareState['state'],
     created: Number(created),
     started: number(started),
+    now: Number(lines[1] || NaN),
     exitCode: number(exitCode),
+    isUnbegun: begun === 'unbegun',
   };
 }
 

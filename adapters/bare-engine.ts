@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checkout } from '../domain/schemas/plan';
 import { readProbe, readSpool, readState, reasonOf, type BareProbe } from './bare-answers';
 import { BARE_PROGRAM } from './bare-program';
+import { aheadBy } from './docker-client';
 import { EngineError, UNKNOWN_EXIT } from './engine';
 import type {
   ArchivedFile,
@@ -73,8 +74,14 @@ export class BareEngine implements Engine {
     return imageId;
   }
 
-  async makeRunDir(name: string, script: string, program = ''): Promise<string> {
-    await this.call('prepare', name, { args: [BARE_PROGRAM, program], input: Buffer.from(script) });
+  makeRunDir(name: string, script: string, program?: string): Promise<string> {
+    return this.prepare(name, { script, program });
+  }
+
+  /** @param files.begin the program by which a container begins its script */
+  async prepare(name: string, files: { script: string; program?: string; begin?: string }): Promise<string> {
+    const { script, program = '', begin = '' } = files;
+    await this.call('prepare', name, { args: [BARE_PROGRAM, program, begin], input: Buffer.from(script) });
     return this.dirOf(name);
   }
 
@@ -109,15 +116,19 @@ export class BareEngine implements Engine {
   }
 
   async find(name: string): Promise<FoundContainer | undefined> {
-    const { created, started, state } = readState(await this.call('find', name));
+    const { created, started, state, now } = readState(await this.call('find', name));
     if (state === 'absent') return undefined;
+    const aheadMs = aheadBy(new Date(now * 1000));
+    const here = (seconds: number): Date => new Date(seconds * 1000 - aheadMs);
     return {
       name,
       id: name,
       state: state === 'lost' ? 'exited' : state,
-      createdAt: new Date(created * 1000),
-      startedAt: started === undefined ? null : new Date(started * 1000),
+      createdAt: here(created),
+      startedAt: started === undefined ? null : here(started),
+      beginning: null,
       imageId: null,
+      hasMemoryLimit: false,
       logFile: null,
       pipesDir: null,
     };
@@ -136,10 +147,11 @@ export class BareEngine implements Engine {
   async wait({ name }: FoundContainer, { signal }: WaitOptions): Promise<ContainerExit> {
     return this.patiently(async () => {
       const opened = await this.open(['wait', name], { signal, isOwn: true });
-      const { state, exitCode } = readState(await this.answerOf(opened));
+      const { state, exitCode, isUnbegun } = readState(await this.answerOf(opened));
       if (state === 'absent') throw new EngineError('no-such-container', `the folder of ${name} is gone`);
       const isLost = exitCode === undefined;
-      return { exitCode: exitCode ?? UNKNOWN_EXIT, outOfMemory: false, isUnwatched: isLost, isEndLost: false };
+      const ended = { exitCode: exitCode ?? UNKNOWN_EXIT, outOfMemory: false, isUnbegun };
+      return { ...ended, isUnwatched: isLost, isEndLost: false };
     }, signal);
   }
 

@@ -5,6 +5,7 @@
 //   <root>/<name>/ script, launch    what is run, and how          started/   made once, by whoever starts it
 //                  repo, archive, …  its folders                   pid        runner and first process, with their births
 //                  created           when                          log, exit  output, exit code and when
+//                  stopping          told to end: grace in 0.1 s
 //                  t.<token>         fencing tokens that were seen here
 //                  in, out, bin      the spool of a run that has one, and its program
 
@@ -83,6 +84,7 @@ end_run() {
   [ -d "$run/started" ] || return 0
   await_pid || return 0
   [ -e "$run/exit" ] && return 0
+  echo $(($1 * 10)) >"$run/stopping.new" && mv "$run/stopping.new" "$run/stopping"
   left=$(members)
   [ -z "$left" ] || kill -s TERM $left 2>/dev/null
   tries=0
@@ -91,6 +93,12 @@ end_run() {
   tries=0
   while [ ! -e "$run/exit" ] && [ "$(born "$runner")" = "$runner_born" ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
   [ "$(born "$runner")" != "$runner_born" ] || [ -e "$run/exit" ] || kill -s KILL "$runner"
+}
+
+# Whether the program that the script names in its first line is there.
+is_runnable() {
+  reader=$(sed -n '1s/^#![[:blank:]]*\([^[:blank:]]*\).*/\1/p' "$run/script")
+  [ -z "$reader" ] || [ -x "$reader" ]
 }
 
 state() {
@@ -105,7 +113,8 @@ state() {
   fi
 }
 
-plain_file() {
+# Opens a file of a folder as 3. What it leads to is looked at once it is open: links may come and go meanwhile.
+open_plain() {
   cd "$run/$1" || die 3 "the folder of $name is gone"
   path=.
   IFS=/
@@ -115,6 +124,13 @@ plain_file() {
     [ ! -h "$path" ] || die 6 "$2 leads through a link"
   done
   [ -f "$path" ] || die 6 "$2 is no plain file any more"
+  exec 3<"$path"
+  # Machines of containers have it; on others there are no walls between runs.
+  [ -d /proc/self/fd ] || return 0
+  case $(readlink /proc/self/fd/0 <&3) in
+  "$(pwd -P)"/*) ;;
+  *) die 6 "$2 leads through a link" ;;
+  esac
 }
 
 # A file that goes meanwhile is no fault.
@@ -125,7 +141,7 @@ spool() {
 }
 
 digest() {
-  { sha256sum || shasum -a 256 || openssl dgst -sha256 -r; } 2>/dev/null <"$1" | cut -c1-64 | grep . || die 6 "no program for SHA-256 on the host"
+  { sha256sum || shasum -a 256 || openssl dgst -sha256 -r; } 2>/dev/null | cut -c1-64 | grep . || die 6 "no program for SHA-256 on the host"
 }
 
 case $verb in
@@ -137,6 +153,9 @@ prepare)
   if [ -n "$2" ]; then
     mkdir -p "$run/in" "$run/out" "$run/bin" && chmod 777 "$run/out" || exit 1
     printf '%s' "$2" >"$run/bin/slipway" && chmod 755 "$run/in" "$run/bin" "$run/bin/slipway" || exit 1
+  fi
+  if [ -n "$3" ]; then
+    printf '%s' "$3" >"$run/begin" && chmod 755 "$run/begin" || exit 1
   fi
   printf '%s' "$1" >"$run/program" && cat >"$run/script.new" && chmod 755 "$run/script.new" && mv "$run/script.new" "$run/script"
   ;;
@@ -174,10 +193,19 @@ keep)
   wait $first
   code=$?
   while kill -s 0 $first 2>/dev/null; do wait $first; code=$?; done
+  # Told to end, what the first process has started has the grace time as well.
+  tries=0
+  [ -e "$run/stopping" ] && read -r tries <"$run/stopping"
+  while [ "$tries" -gt 0 ] && [ -n "$(members)" ]; do sleep 0.1; tries=$((tries - 1)); done
   kill_members
-  echo "$code $(date +%s)" >"$run/exit.new" && mv "$run/exit.new" "$run/exit"
+  begun=
+  case $code in 126 | 127) is_runnable || begun=unbegun ;; esac
+  echo "$code $(date +%s) $begun" >"$run/exit.new" && mv "$run/exit.new" "$run/exit"
   ;;
-find) state ;;
+find)
+  state
+  date +%s
+  ;;
 wait)
   await_pid
   rounds=0
@@ -218,12 +246,12 @@ files)
   find . -type f -exec "$sh" -c 'for file; do printf "%s %s\0" "$(wc -c <"$file")" "$file"; done' sh {} +
   ;;
 read)
-  plain_file "$1" "$2"
-  exec tail -c +$(($3 + 1)) "$path"
+  open_plain "$1" "$2"
+  exec tail -c +$(($3 + 1)) <&3
   ;;
 digest)
-  plain_file archive "$1"
-  digest "$path"
+  open_plain archive "$1"
+  digest <&3
   ;;
 spooled)
   spool
@@ -250,7 +278,7 @@ put)
   fence
   draft=$run/put.$$
   cat >"$draft" || { rm -f "$draft"; exit 1; }
-  [ "$(digest "$draft")" = "$2" ] || { rm -f "$draft"; die 1 "what came for $1 is not what was sent"; }
+  [ "$(digest <"$draft")" = "$2" ] || { rm -f "$draft"; die 1 "what came for $1 is not what was sent"; }
   chmod 644 "$draft"
   # A link is made only where there is nothing; some file systems have none.
   [ -e "$run/in/$1" ] || ln "$draft" "$run/in/$1" 2>/dev/null || [ -e "$run/in/$1" ] || mv "$draft" "$run/in/$1" || exit 1

@@ -1,5 +1,8 @@
-// Owns what every caller of dockerode needs: its errors in words, whether it answers, and the pull of an image.
-// Used by docker-engine.ts, docker-maker.ts, remote-docker.ts, container-shell.ts and workers/engines.ts.
+// Owns what every caller of dockerode needs: its errors in words, whether it answers, the making of a container, and the
+// pull of an image.
+// Used by those of adapters/ that speak to a Docker engine, and by workers/engines.ts.
+import type { IncomingMessage } from 'node:http';
+import { text } from 'node:stream/consumers';
 import type Dockerode from 'dockerode';
 import { EngineError, type EngineErrorReason } from './engine';
 
@@ -47,10 +50,59 @@ export async function requireAnswer(docker: Dockerode): Promise<void> {
   }
 }
 
+/** The engine's own call; dockerode's puts all options, the environment among them, into the URL as well. */
+export function createContainer(
+  docker: Dockerode,
+  { name, abortSignal, ...options }: Dockerode.ContainerCreateOptions,
+): Promise<Dockerode.Container> {
+  const parts = { _query: name === undefined ? {} : { name }, _body: options, abortSignal };
+  return docker.createContainer(parts);
+}
+
+/** Clocks that are less apart count as one: the engine tells its time in whole seconds, and answers take theirs, ms. */
+const SAME_CLOCK_MS = 2_000;
+
+/** How far the clock of who sent an answer is ahead of this machine's, ms. @param told its time */
+export function aheadBy(told: Date): number {
+  const ms = told.getTime() - Date.now();
+  return Number.isNaN(ms) || Math.abs(ms) < SAME_CLOCK_MS ? 0 : ms;
+}
+
+/** An answer as it comes, and how far the engine's clock is ahead. @throws what the engine said */
+async function ask(docker: Dockerode, path: string): Promise<{ answer: IncomingMessage; aheadMs: number }> {
+  const answer = await new Promise<IncomingMessage>((done, fail) => {
+    const statusCodes = { 200: true, 404: 'no such container', 500: 'server error' };
+    const told = (error: unknown, stream: unknown): void => (error ? fail(error) : done(stream as IncomingMessage));
+    docker.modem.dial({ path, method: 'GET', isStream: true, statusCodes }, told);
+  });
+  return { answer, aheadMs: aheadBy(new Date(answer.headers.date ?? '')) };
+}
+
+/** How far the engine's clock is ahead of this machine's, ms. */
+export async function clockOf(docker: Dockerode): Promise<number> {
+  const { answer, aheadMs } = await ask(docker, '/_ping');
+  answer.resume();
+  return aheadMs;
+}
+
+/** What the engine says of a container, its instants by this machine's clock. */
+export async function inspectContainer(docker: Dockerode, name: string): Promise<Dockerode.ContainerInspectInfo> {
+  const { answer, aheadMs } = await ask(docker, `/containers/${name}/json`);
+  const found = JSON.parse(await text(answer)) as Dockerode.ContainerInspectInfo;
+  const here = (instant: string): string => {
+    const ms = Date.parse(instant);
+    // Year 1: it did not happen.
+    return aheadMs === 0 || !(ms > 0) ? instant : new Date(ms - aheadMs).toISOString();
+  };
+  const { State: state } = found;
+  const times = { StartedAt: here(state.StartedAt), FinishedAt: here(state.FinishedAt) };
+  return { ...found, Created: here(found.Created), State: { ...state, ...times } };
+}
+
 /** Has a container of a name run, unless it does. @returns false when its image is not there @throws what the engine said */
 export async function ensureRunning(docker: Dockerode, options: ContainerOptions): Promise<boolean> {
   try {
-    await docker.createContainer(options).catch((error: unknown) => passUnless(409, error));
+    await createContainer(docker, options).catch((error: unknown) => passUnless(409, error));
   } catch (error) {
     if (lacksImage(error)) return false;
     throw error;

@@ -3,11 +3,24 @@
 import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
-import { isRemoving, lacksImage, messageOf, pullImage, reasonOf, statusOf, translate } from './docker-client';
+import {
+  createContainer,
+  inspectContainer,
+  isRemoving,
+  lacksImage,
+  messageOf,
+  pullImage,
+  reasonOf,
+  statusOf,
+  translate,
+} from './docker-client';
+import { BEGIN, Beginning, beginProgram } from './docker-begin';
 import { followContainer } from './docker-log';
 import { endHeld, isOfTerminal, listHeld, openHeld } from './docker-terminal';
-import { logFileOf, LOG_DRIVER, pipesDirOf } from './docker-files';
+import { LABEL_NAME, logFileOf, pipesDirOf } from './docker-files';
 import { DockerProof } from './docker-proof';
+import { optionsOf } from './docker-options';
+import { endInOrder } from './docker-stop';
 import { DockerWaiter } from './docker-wait';
 import { filesBelow } from './archive-files';
 import { endProcessesOf } from './container-processes';
@@ -32,20 +45,16 @@ import type {
   WatchOptions,
 } from './engine';
 
-/** Kept whole until it has been copied home; only a run's own log cap bounds it. `local` keeps bytes as they are. */
-const LOG_CONFIG = { Type: LOG_DRIVER, Config: { 'max-size': '1024g', 'max-file': '1', compress: 'false' } };
 /** Codes of a call that cannot have reached the engine. */
 const NOBODY_LISTENS = ['ECONNREFUSED', 'ENOENT'];
 /** Every container of an attempt carries it. */
 const LABEL_RUN_ID = 'dev.slipway.run-id';
 const LABEL_WORKER = 'dev.slipway.worker';
 
-const SPOOL = '/slipway';
-const FOLDERS = { H_REPO: '/repo', H_ARCHIVE: '/archive', H_SECRETS: '/secrets' };
-
 export class DockerEngine implements Engine {
   private readonly digests = new Map<string, string>();
   private readonly waiter: DockerWaiter;
+  private readonly beginning: Beginning;
   /** Made by this process, and nobody has asked for their start yet. */
   private readonly unstarted = new Set<string>();
   private readonly starting = new Map<string, Promise<void>>();
@@ -65,6 +74,7 @@ export class DockerEngine implements Engine {
   ) {
     const { lastAliveAt = new Date() } = life;
     this.proof = new DockerProof(docker, life.isElsewhere ? undefined : runsDir);
+    this.beginning = new Beginning(docker);
     this.waiter = new DockerWaiter(docker, { lastAliveAt, unreadFile: (name) => this.unreadFile(name) });
   }
 
@@ -114,8 +124,10 @@ export class DockerEngine implements Engine {
       for (const part of ['repo', 'archive', 'secrets']) await mkdir(join(dir, part), { recursive: true });
       // The user inside the container is not ours: both folders must take anybody's files.
       for (const part of ['repo', 'archive']) await chmod(join(dir, part), 0o777);
-      await writeFile(join(dir, 'script'), script, { mode: 0o755 });
-      await chmod(join(dir, 'script'), 0o755);
+      for (const [file, text] of Object.entries({ script, begin: beginProgram(name, script) })) {
+        await writeFile(join(dir, file), text, { mode: 0o755 });
+        await chmod(join(dir, file), 0o755);
+      }
       if (program !== undefined) await makeSpool(dir, program);
       return dir;
     } catch (error) {
@@ -131,8 +143,8 @@ export class DockerEngine implements Engine {
 
   async find(name: string): Promise<FoundContainer | undefined> {
     try {
-      const found = await this.docker.getContainer(name).inspect();
-      const { State: state } = found;
+      const found = await inspectContainer(this.docker, name).catch((error: unknown) => this.renamed(name, error));
+      const { State: state, Config: config } = found;
       const started = Date.parse(state.StartedAt) > 0;
       return {
         name,
@@ -140,7 +152,9 @@ export class DockerEngine implements Engine {
         state: state.Running || state.Paused ? 'running' : started || state.Status !== 'created' ? 'exited' : 'created',
         createdAt: new Date(found.Created),
         startedAt: started ? new Date(state.StartedAt) : null,
+        beginning: config.Cmd?.[0] === BEGIN ? { entrypoint: [config.Entrypoint ?? []].flat() } : null,
         imageId: found.Image,
+        hasMemoryLimit: Boolean(found.HostConfig.Memory),
         logFile: this.life.isElsewhere ? null : logFileOf(found),
         pipesDir: this.life.isElsewhere ? null : pipesDirOf(found),
       };
@@ -150,10 +164,19 @@ export class DockerEngine implements Engine {
     }
   }
 
+  /** One that somebody gave another name keeps its label. @throws what was said of the name when there is none */
+  private async renamed(name: string, error: unknown): Promise<Dockerode.ContainerInspectInfo> {
+    if (statusOf(error) !== 404) throw error;
+    const [found] = await this.docker.listContainers({ all: true, filters: { label: [`${LABEL_NAME}=${name}`] } });
+    if (!found) throw error;
+    return inspectContainer(this.docker, found.Id);
+  }
+
   async create(spec: ContainerSpec): Promise<string> {
     this.unstarted.add(spec.name);
     try {
-      const created = await this.docker.createContainer(optionsOf(spec));
+      const isTold = await this.beginning.isPossible(spec);
+      const created = await createContainer(this.docker, optionsOf(spec, isTold));
       return created.id;
     } catch (error) {
       if (statusOf(error) === 409) {
@@ -228,9 +251,11 @@ export class DockerEngine implements Engine {
   }
 
   async stop(name: string, graceMs: number): Promise<void> {
-    const container = this.docker.getContainer(name);
+    const id = (await this.find(name))?.id;
+    if (id === undefined) return;
     try {
-      await container.stop({ t: Math.ceil(graceMs / 1000) });
+      if (await endInOrder(this.docker, id, { graceMs, isElsewhere: this.life.isElsewhere === true })) return;
+      await this.docker.getContainer(id).stop({ t: Math.ceil(graceMs / 1000) });
     } catch (error) {
       if (statusOf(error) !== 304 && statusOf(error) !== 404) throw translate(error, `cannot stop ${name}`);
     }
@@ -293,7 +318,13 @@ export class DockerEngine implements Engine {
   async remove(name: string): Promise<void> {
     if (isOfTerminal(name)) return endHeld(this.docker, name);
     try {
-      await this.docker.getContainer(name).remove({ force: true, v: true });
+      await this.docker
+        .getContainer(name)
+        .remove({ force: true, v: true })
+        .catch(async (error: unknown) => {
+          const { Id: id } = await this.renamed(name, error);
+          await this.docker.getContainer(id).remove({ force: true, v: true });
+        });
     } catch (error) {
       if (statusOf(error) !== 404 && !isRemoving(error)) {
         throw translate(error, `cannot remove ${name}`);
@@ -325,7 +356,8 @@ export class DockerEngine implements Engine {
       const label = [LABEL_RUN_ID, ...(by ? [`${LABEL_WORKER}=${by.worker}`] : [])];
       const all = await this.docker.listContainers({ all: true, filters: { label } });
       const folders = this.life.isElsewhere ? [] : await readdir(this.runsDir).catch(() => []);
-      const nameOf = (one: Dockerode.ContainerInfo): string => (one.Names[0] ?? '').replace(/^\//, '');
+      const nameOf = (one: Dockerode.ContainerInfo): string =>
+        one.Labels[LABEL_NAME] ?? (one.Names[0] ?? '').replace(/^\//, '');
       await this.holdOutputs(all.filter((one) => one.State === 'running').map(nameOf), folders);
       const held = by ? [] : await listHeld(this.docker);
       return [...new Set([...all.map(nameOf), ...held, ...folders])];
@@ -333,52 +365,6 @@ export class DockerEngine implements Engine {
       throw translate(error, 'cannot list containers');
     }
   }
-}
-
-/** Where a program is found that an image does not know. */
-const spoolMounts = [
-  ['in', `${SPOOL}/in`, true],
-  ['out', `${SPOOL}/out`, false],
-  ['bin/slipway', '/usr/local/bin/slipway', true],
-] as const;
-
-function optionsOf(spec: ContainerSpec): Dockerode.ContainerCreateOptions {
-  const mount = (part: string, target: string, readOnly = false): Dockerode.MountSettings => ({
-    Type: 'bind',
-    Source: join(spec.runDir, part),
-    Target: target,
-    ReadOnly: readOnly,
-  });
-  const { cpus, memoryBytes, pids } = spec.resources;
-  return {
-    name: spec.name,
-    Image: spec.image,
-    Cmd: ['/slipway/script'],
-    Env: Object.entries({ ...spec.env, ...FOLDERS, ...(spec.hasSpool ? { SLIPWAY_SPOOL: SPOOL } : {}) }).map(
-      ([key, value]) => `${key}=${value}`,
-    ),
-    Labels: spec.labels,
-    WorkingDir: '/repo',
-    ...(spec.user === undefined ? {} : { User: spec.user }),
-    ...(spec.entrypoint === undefined ? {} : { Entrypoint: spec.entrypoint === '' ? [] : [spec.entrypoint] }),
-    HostConfig: {
-      Init: true,
-      Privileged: spec.privileged,
-      CapAdd: spec.capAdd,
-      CapDrop: spec.capDrop,
-      ...(cpus === undefined ? {} : { NanoCpus: Math.round(cpus * 1e9) }),
-      ...(memoryBytes === undefined ? {} : { Memory: memoryBytes, MemorySwap: memoryBytes }),
-      ...(pids === undefined ? {} : { PidsLimit: pids }),
-      LogConfig: LOG_CONFIG,
-      Mounts: [
-        mount('script', '/slipway/script', true),
-        mount('repo', '/repo'),
-        mount('archive', '/archive'),
-        mount('secrets', '/secrets', true),
-        ...(spec.hasSpool ? spoolMounts.map(([part, target, isReadOnly]) => mount(part, target, isReadOnly)) : []),
-      ],
-    },
-  };
 }
 
 function asSpoolError(name: string, error: unknown): EngineError {

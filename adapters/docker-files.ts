@@ -4,6 +4,8 @@ import { dirname, join } from 'node:path';
 import type Dockerode from 'dockerode';
 
 export const LOG_DRIVER = 'local';
+/** Of a container, as it was made: its own name may be changed by hand. */
+export const LABEL_NAME = 'dev.slipway.name';
 
 /** The engine does not name this file, since its form is its own affair; the reader checks what it finds there. */
 export function logFileOf(found: Dockerode.ContainerInspectInfo): string | null {

@@ -5,6 +5,7 @@ import { open, readFile, type FileHandle } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
+import { BeginMarks } from './docker-begin';
 import type { FollowOptions, FoundContainer } from './engine';
 import { FrameReader, RecordReader } from './docker-log-format';
 
@@ -25,12 +26,23 @@ export async function* followContainer(
   follow: Follow,
 ): AsyncGenerator<Buffer> {
   const skip = skipping(follow.fromByte);
+  const marks = container.beginning && new BeginMarks(container.name);
+  let size = 0;
+  const home = (bytes: Buffer): Buffer => {
+    const written = marks ? marks.read(bytes) : bytes;
+    size += written.length;
+    return skip(written);
+  };
   for await (const bytes of followEngine(docker, container, follow)) {
-    const rest = skip(bytes);
+    const rest = home(bytes);
     if (rest.length > 0) yield rest;
   }
-  const unread = skip(await readFile(follow.unreadFile).catch(() => Buffer.alloc(0)));
-  if (unread.length > 0) yield unread;
+  const unread = home(await readFile(follow.unreadFile).catch(() => Buffer.alloc(0)));
+  const last = Buffer.concat([unread, skip(marks?.rest() ?? Buffer.alloc(0))]);
+  if (last.length > 0) yield last;
+  // Shortened while nobody read it.
+  if (size + (marks?.rest().length ?? 0) < follow.fromByte) follow.onFact?.('damaged');
+  if (marks) follow.onFact?.(marks.hasBegun ? 'begun' : 'unbegun');
 }
 
 /** The engine's log from its first byte on. */
@@ -70,7 +82,8 @@ async function openLogFile(path: string | null): Promise<FileHandle | undefined>
 }
 
 async function* followFile(file: FileHandle, follow: FollowOptions): AsyncGenerator<Buffer> {
-  const reader = new RecordReader();
+  let reader = new RecordReader();
+  const head = new Head(file);
   const buffer = Buffer.allocUnsafe(READ_BYTES);
   const exit = watchExit(follow.exited);
   let position = 0;
@@ -82,15 +95,43 @@ async function* followFile(file: FileHandle, follow: FollowOptions): AsyncGenera
     const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
     position += bytesRead;
     if (bytesRead > 0) {
+      const isFirst = position === bytesRead;
       const bytes = reader.read(buffer.subarray(0, bytesRead));
-      if (reader.isBroken) throw new UnknownFormatError();
+      if (reader.isBroken && isFirst) throw new UnknownFormatError();
+      if (isFirst) head.remember(buffer.subarray(0, bytesRead));
       yield bytes;
       quietMs = QUIET_MS.first;
-    } else if (ended) {
+    }
+    const isCut = bytesRead === 0 && (await file.stat()).size < position;
+    if (isCut || reader.isBroken) {
+      follow.onFact?.('damaged');
+      // What is in it now was written since, unless it begins as before: then the engine's API may know how it goes on.
+      if (!isCut && !(await head.isChanged())) throw new UnknownFormatError();
+      [position, reader] = [0, new RecordReader()];
+    } else if (bytesRead === 0 && ended) {
       return;
     }
     if (bytesRead < buffer.length && !ended) await exit.orAfter(quietMs, follow.signal);
     quietMs = Math.min(quietMs * 1.5, QUIET_MS.most);
+  }
+}
+
+/** The beginning of a log: its first record tells its time, so no other begins like that, bytes. */
+const HEAD_BYTES = 32;
+
+class Head {
+  private known: Buffer = Buffer.alloc(0);
+
+  constructor(private readonly file: FileHandle) {}
+
+  remember(bytes: Buffer): void {
+    this.known = Buffer.from(bytes.subarray(0, HEAD_BYTES));
+  }
+
+  async isChanged(): Promise<boolean> {
+    const now = Buffer.alloc(this.known.length);
+    await this.file.read(now, 0, now.length, 0);
+    return !now.equals(this.known);
   }
 }
 
@@ -112,8 +153,10 @@ async function* followApi(docker: Dockerode, id: string, follow: FollowOptions):
   for (;;) {
     follow.signal.throwIfAborted();
     const ended = exit.ended();
+    // The whole log as it is in the end may be shorter than what was read of it.
+    const onShort = (): void => void (ended && follow.onFact?.('damaged'));
     try {
-      for await (const bytes of readApi(docker, id, { ...follow, fromByte: at })) {
+      for await (const bytes of readApi(docker, id, { ...follow, fromByte: at, onShort })) {
         at += bytes.length;
         yield bytes;
       }
@@ -126,12 +169,22 @@ async function* followApi(docker: Dockerode, id: string, follow: FollowOptions):
   }
 }
 
-async function* readApi(docker: Dockerode, id: string, follow: FollowOptions): AsyncGenerator<Buffer> {
+async function* readApi(
+  docker: Dockerode,
+  id: string,
+  follow: FollowOptions & { onShort(): void },
+): AsyncGenerator<Buffer> {
   const options = { follow: true as const, stdout: true, stderr: true, abortSignal: follow.signal };
   const stream = (await docker.getContainer(id).logs(options)) as Readable;
   const reader = new FrameReader();
   const skip = skipping(follow.fromByte);
-  for await (const part of stream as AsyncIterable<Buffer>) yield skip(reader.read(part));
+  let size = 0;
+  for await (const part of stream as AsyncIterable<Buffer>) {
+    const bytes = reader.read(part);
+    size += bytes.length;
+    yield skip(bytes);
+  }
+  if (size < follow.fromByte) follow.onShort();
 }
 
 function skipping(skipBytes: number): (bytes: Buffer) => Buffer {

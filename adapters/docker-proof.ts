@@ -5,7 +5,7 @@ import { mkdir } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
-import { lacksImage, messageOf, statusOf, translate } from './docker-client';
+import { createContainer, lacksImage, messageOf, statusOf, translate } from './docker-client';
 import { LOG_DRIVER } from './docker-files';
 import { EngineError, type EngineErrorReason } from './engine';
 
@@ -105,11 +105,11 @@ async function create(
   abortSignal: AbortSignal,
 ): Promise<void> {
   try {
-    await docker.createContainer({ ...options, abortSignal });
+    await createContainer(docker, { ...options, abortSignal });
   } catch (error) {
     if (!lacksImage(error)) throw error;
     await importImage(docker);
-    await docker.createContainer({ ...options, abortSignal });
+    await createContainer(docker, { ...options, abortSignal });
   }
 }
 

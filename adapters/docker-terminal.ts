@@ -4,6 +4,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import type Dockerode from 'dockerode';
+import { createContainer } from './docker-client';
+import { LABEL_NAME } from './docker-files';
 import type { Terminal, TerminalWish } from './engine';
 import { ANY_SHELL, carried, sized } from './terminal';
 
@@ -18,7 +20,7 @@ export async function openHeld(docker: Dockerode, name: string, wish: TerminalWi
   try {
     // An image of its own: others come and go at the same time.
     await docker.getContainer(name).commit({ repo: HELD_IMAGES, tag: shell });
-    const container = await docker.createContainer(heldOptions(shell, left, wish));
+    const container = await createContainer(docker, heldOptions(shell, left, wish));
     return await attachTo(container, wish, end);
   } catch (error) {
     await end();
@@ -39,7 +41,7 @@ function heldOptions(
     Env: [...config.Env, `TERM=${wish.term}`],
     User: config.User,
     WorkingDir: config.WorkingDir,
-    Labels: config.Labels,
+    Labels: { ...config.Labels, [LABEL_NAME]: shell },
     Tty: true,
     OpenStdin: true,
     StdinOnce: true,

@@ -8,7 +8,8 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
 import { EngineError, UNKNOWN_EXIT, type ContainerExit, type FoundContainer, type WaitOptions } from './engine';
-import { remembersSince } from './engine-life';
+import { inspectContainer, statusOf } from './docker-client';
+import { remembersSince, toldExitCode } from './engine-life';
 import { HeldOutput } from './held-output';
 
 const RETRY_MS = 500;
@@ -16,9 +17,9 @@ const RETRY_MS = 500;
 const KILLED = 137;
 /** In which a restarted engine finds out what became of its containers; a script that says 255 itself may do so later, ms. */
 const RESTORE_MS = 30_000;
-/** How often, and how far apart, a container with a limit of memory is asked whether it was over it. */
-const OOM_LOOKS = 6;
-const OOM_LOOK_MS = 200;
+/** How far apart a container is asked how it ended, and how often it is when an answer may still change, ms. */
+const LOOK_MS = 200;
+const LOOKS = 6;
 
 export interface WaiterPlaces {
   /** Until when an earlier life of this process was there. */
@@ -26,6 +27,9 @@ export interface WaiterPlaces {
   /** Where the output of a container goes that its engine did not read. */
   unreadFile(name: string): string;
 }
+
+/** Its name is ours; its engine may know it by another one meanwhile, but keeps its id. */
+type Named = Pick<FoundContainer, 'name' | 'id' | 'hasMemoryLimit'>;
 
 /** Since when nobody watched a container; undefined: it is watched. */
 interface Missed {
@@ -65,7 +69,7 @@ export class DockerWaiter {
     try {
       for (;;) {
         options.signal.throwIfAborted();
-        const exit = await this.watch(name, missed, options).catch((error: unknown) => {
+        const exit = await this.watch(container, missed, options).catch((error: unknown) => {
           missed.since ??= new Date();
           throwIfHopeless(name, error, options.signal);
         });
@@ -78,24 +82,45 @@ export class DockerWaiter {
   }
 
   /** @returns undefined when the engine says that it ended, and that it runs @throws whatever breaks the connection */
-  private async watch(name: string, missed: Missed, options: WaitOptions): Promise<ContainerExit | undefined> {
-    const ended = missed.since && (await this.catchUp(name, missed.since, options));
+  private async watch(container: Named, missed: Missed, options: WaitOptions): Promise<ContainerExit | undefined> {
+    const ended = missed.since && (await this.catchUp(container, missed.since, options));
     if (ended?.exit) return ended.exit;
     missed.restartedAt = ended?.restartedAt ?? missed.restartedAt;
     missed.since = undefined;
-    const exitCode = await this.exitCodeOf(name, options.signal);
-    const exit = exitCode === KILLED ? await this.killedExit(name) : { exitCode, outOfMemory: false };
+    const exitCode = await this.exitCodeOf(container.name, options.signal).catch((error: unknown) => {
+      if (statusOf(error) !== 404) throw error;
+      return this.exitCodeOf(container.id, options.signal);
+    });
+    const isPlain = exitCode === 0 && !container.hasMemoryLimit;
+    const exit = isPlain ? { exitCode, outOfMemory: false } : await this.detailsOf(container.id, exitCode);
     return exit && { ...exit, isUnwatched: isUnknown(exit, new Date(), missed.restartedAt), isEndLost: false };
   }
 
-  /** The container itself says whether the kernel killed it; the engine may hear of that a moment after the end. */
-  private async killedExit(name: string): Promise<ReturnType<typeof exitOf>> {
+  /** The container itself says whether the kernel killed a process of it; the engine may hear of that after the end. */
+  private async detailsOf(id: string, exitCode: number): Promise<ReturnType<typeof exitOf>> {
+    const mostLooks = exitCode === KILLED ? LOOKS : exitCode === 0 ? 1 : 2;
     for (let looks = 1; ; looks += 1) {
-      const found = await this.inspect(name);
+      const found = await this.inspect(id);
       const exit = exitOf(found);
-      if (!found.HostConfig.Memory || exit?.outOfMemory || looks === OOM_LOOKS) return exit;
-      await sleep(OOM_LOOK_MS);
+      if (!exit) return undefined;
+      await this.requireItsOwn(found);
+      const isOver = exit.exitCode !== UNKNOWN_EXIT && (!found.HostConfig.Memory || exit.outOfMemory);
+      if (isOver || looks === mostLooks) return exit;
+      await sleep(LOOK_MS);
     }
+  }
+
+  /**
+   * A container that somebody removes is killed first. One whose shim was killed ends with two codes: the engine tells of
+   * the end with its word for unknown, and notes that of a KILL. @throws EngineError `no-such-container`
+   */
+  private async requireItsOwn({ Id: id, Name: name, State: state }: Dockerode.ContainerInspectInfo): Promise<void> {
+    const lost = (why: string): EngineError =>
+      new EngineError('no-such-container', `container ${name.slice(1)} ${why}`);
+    if (state.ExitCode !== KILLED) return;
+    if (['removing', 'dead'].includes(state.Status)) throw lost('was removed by somebody while it ran');
+    const told = await toldExitCode(this.docker, id);
+    if (told === UNKNOWN_EXIT) throw lost('was ended from outside: its shim is gone');
   }
 
   private lastWatch({ name, startedAt }: FoundContainer): Date {
@@ -125,14 +150,15 @@ export class DockerWaiter {
    * @returns how the container ended, if it did, and when the engine was restarted, if it was
    */
   private async catchUp(
-    name: string,
+    { name, id }: Named,
     since: Date,
     options: WaitOptions,
   ): Promise<{ exit?: ContainerExit; restartedAt?: Date }> {
-    const found = await this.inspect(name);
+    const found = await this.inspect(id);
     const remembers = await remembersSince(this.docker, options.signal);
     const isRestarted = remembers > since;
     const exit = exitOf(found);
+    if (exit) await this.requireItsOwn(found);
     const endedAt = new Date(found.State.FinishedAt);
     const isUnwatched =
       exit !== undefined && isRestarted && (remembers > endedAt || isUnknown(exit, endedAt, remembers));
@@ -158,18 +184,18 @@ export class DockerWaiter {
     return unread.isWhole;
   }
 
-  private inspect(name: string): Promise<Dockerode.ContainerInspectInfo> {
-    return this.docker.getContainer(name).inspect();
+  private inspect(id: string): Promise<Dockerode.ContainerInspectInfo> {
+    return inspectContainer(this.docker, id);
   }
 
   /**
    * As a stream, because dockerode's own call never returns when the engine dies after it sent its headers, and it sends
    * them at once. @throws whatever breaks the connection
    */
-  private async exitCodeOf(name: string, signal: AbortSignal): Promise<number> {
+  private async exitCodeOf(container: string, signal: AbortSignal): Promise<number> {
     const answer = await new Promise<Readable>((done, fail) => {
       const call = {
-        path: `/containers/${name}/wait?`,
+        path: `/containers/${container}/wait?`,
         method: 'POST',
         isStream: true,
         abortSignal: signal,
@@ -191,7 +217,8 @@ function isUnknown({ exitCode }: { exitCode: number }, endedAt: Date, restartedA
 
 function throwIfHopeless(name: string, error: unknown, signal: AbortSignal): void {
   signal.throwIfAborted();
-  if ((error as { statusCode?: number }).statusCode !== 404) return;
+  if (error instanceof EngineError) throw error;
+  if (statusOf(error) !== 404) return;
   throw new EngineError('no-such-container', `container ${name} is gone from the engine`, { cause: error });
 }
 

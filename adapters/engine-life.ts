@@ -4,10 +4,12 @@
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type Dockerode from 'dockerode';
+import { clockOf } from './docker-client';
 
-/** How far back the engine has been running for sure: its oldest event, or now when it remembers none. */
+/** How far back the engine has been running for sure, by this machine's clock: its oldest event, or now when it remembers none. */
 export async function remembersSince(docker: Dockerode, signal?: AbortSignal): Promise<Date> {
-  return (await firstEvent(docker, { signal })) ?? new Date();
+  const event = await firstEvent(docker, { signal });
+  return event ? new Date(event.timeNano / 1e6 - (await clockOf(docker))) : new Date();
 }
 
 /** Whether the engine has been running for sure since it made a container. */
@@ -15,21 +17,31 @@ export async function hasRunSinceMaking(
   docker: Dockerode,
   container: { id: string; createdAt: Date },
 ): Promise<boolean> {
-  if (await firstEvent(docker, { madeContainer: container.id })) return true;
+  if (await firstEvent(docker, { of: container.id, event: 'create' })) return true;
   return (await remembersSince(docker)) <= container.createdAt;
+}
+
+/** With which exit code the engine told of the end of a container; undefined: it does not remember. */
+export async function toldExitCode(docker: Dockerode, id: string): Promise<number | undefined> {
+  const code = (await firstEvent(docker, { of: id, event: 'die' }))?.Actor?.Attributes?.['exitCode'];
+  return code === undefined ? undefined : Number(code);
+}
+
+interface Told {
+  timeNano: number;
+  Actor?: { Attributes?: Record<string, string> };
 }
 
 async function firstEvent(
   docker: Dockerode,
-  { madeContainer, signal }: { madeContainer?: string; signal?: AbortSignal },
-): Promise<Date | undefined> {
-  const filters = madeContainer === undefined ? {} : { filters: { container: [madeContainer], event: ['create'] } };
-  const options = { since: 1, until: Date.now() / 1000, abortSignal: signal, ...filters };
+  { of, event = '', signal }: { of?: string; event?: string; signal?: AbortSignal },
+): Promise<Told | undefined> {
+  const filters = of === undefined ? {} : { filters: { container: [of], event: [event] } };
+  const options = { since: 1, until: (Date.now() + (await clockOf(docker))) / 1000, abortSignal: signal, ...filters };
   const events = (await docker.getEvents(options)) as Readable;
   try {
     for await (const line of createInterface(events)) {
-      const { timeNano } = JSON.parse(line) as { timeNano: number };
-      return new Date(timeNano / 1e6);
+      return JSON.parse(line) as Told;
     }
     return undefined;
   } finally {

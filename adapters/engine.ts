@@ -17,8 +17,12 @@ export interface ContainerSpec {
   capDrop: string[];
   resources: { cpus?: number; memoryBytes?: number; pids?: number };
   labels: Record<string, string>;
+  /** What is kept of its log at home, bytes: the engine's own file is bounded by a multiple of it. */
+  logCapBytes?: number;
   /** Folder made by `makeRunDir`: holds the script and what is mounted beside it. */
   runDir: string;
+  /** Its text, by which an engine knows whether its beginning can be told; absent: it cannot. */
+  script?: string;
   /** It has a spool, and the program `slipway` beside its script. */
   hasSpool?: boolean;
 }
@@ -35,10 +39,15 @@ export interface FoundContainer {
   name: string;
   id: string;
   state: 'created' | 'running' | 'exited';
+  /** Both by the clock of this process, whatever that of the engine's machine says. */
   createdAt: Date;
   startedAt: Date | null;
+  /** Its output tells whether its script was begun; null: it does not. */
+  beginning: { entrypoint: readonly string[] } | null;
   /** Id of the image it was made from; null: there are none. */
   imageId: string | null;
+  /** Its processes share less memory than the host has. */
+  hasMemoryLimit: boolean;
   /** Where the engine keeps its output, if that can be told. */
   logFile: string | null;
   /** Folder of the pipes through which a running one's output comes to the engine, if that can be told. */
@@ -50,7 +59,10 @@ export const UNKNOWN_EXIT = 255;
 
 export interface ContainerExit {
   exitCode: number;
+  /** The kernel killed a process of it, the first one or another, that wanted more memory than there was. */
   outOfMemory: boolean;
+  /** Its script could not be begun; undefined: nobody knows. */
+  isUnbegun?: boolean;
   /** It ended while the engine was away: its exit code may be lost. */
   isUnwatched: boolean;
   /** So may be what it wrote meanwhile: nobody else held it. */
@@ -105,7 +117,12 @@ export interface FollowOptions {
   signal: AbortSignal;
   /** Resolves when the container has ended: what `wait` gave. */
   exited: Promise<unknown>;
+  /** Called for what the output itself shows, the first of them once all is read. */
+  onFact?(fact: OutputFact): void;
 }
+
+/** `unbegun`: the script was not begun. `damaged`: something is missing from here on, since somebody changed what the engine keeps. */
+export type OutputFact = 'begun' | 'unbegun' | 'damaged';
 
 export interface TerminalWish {
   /** A program and its arguments; none: a shell. */
@@ -157,7 +174,7 @@ export interface Engine {
   follow(container: FoundContainer, options: FollowOptions): AsyncGenerator<Buffer>;
   /** Resolves when it has ended, also when it had ended before; outlives restarts of the engine. */
   wait(container: FoundContainer, options: WaitOptions): Promise<ContainerExit>;
-  /** TERM, then KILL after the grace time. Resolves when no process of it is alive. */
+  /** TERM for every process of it, then KILL when the grace time is over. Resolves when none is alive. */
   stop(name: string, graceMs: number): Promise<void>;
   /** Files below /archive of an ended container; links and special files are left out. */
   archivedFiles(name: string): AsyncGenerator<ArchivedFile>;

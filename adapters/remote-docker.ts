@@ -9,6 +9,7 @@ import type { Checkout } from '../domain/schemas/plan';
 import type { BareProbe } from './bare-answers';
 import { BareEngine } from './bare-engine';
 import { ContainerShell } from './container-shell';
+import { beginProgram } from './docker-begin';
 import { ensureRunning, messageOf, pullImage } from './docker-client';
 import { DockerEngine } from './docker-engine';
 import type {
@@ -71,7 +72,7 @@ export class RemoteDockerEngine implements Engine {
   }
 
   makeRunDir(name: string, script: string, program?: string): Promise<string> {
-    return this.folders.makeRunDir(name, script, program);
+    return this.folders.prepare(name, { script, program, begin: beginProgram(name, script) });
   }
 
   checkOut(name: string, checkout: Checkout, signal: AbortSignal): Promise<string> {

@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
 import { canInstallPackages, findOnPath, installPackages, type Announce } from './debian-packages';
+import { createContainer } from './docker-client';
 import { SetupError } from './setup-error';
 
 const run = promisify(execFile);
@@ -59,7 +60,7 @@ export async function tryStarterImage(docker: Dockerode, limitMs = TRY_LIMIT_MS)
   const options = { Image: STARTER_IMAGE, Cmd: ['true'], HostConfig: host, abortSignal };
   let container: Dockerode.Container | undefined;
   try {
-    container = await docker.createContainer(options);
+    container = await createContainer(docker, options);
     // One that has not begun is not running either.
     const over = container.wait({ condition: 'next-exit', abortSignal }) as Promise<{ StatusCode: number }>;
     over.catch(() => undefined);

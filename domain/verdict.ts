@@ -8,6 +8,7 @@ const CAUSES: Record<Cause, { outcome: Outcome; budget?: keyof RetryBudget }> = 
   ok: { outcome: 'passed' },
   'exit-code': { outcome: 'failed', budget: 'failure' },
   'out-of-memory': { outcome: 'failed', budget: 'failure' },
+  'log-limit': { outcome: 'failed', budget: 'failure' },
   'waiting-timeout': { outcome: 'timed-out' },
   'start-timeout': { outcome: 'timed-out', budget: 'timeout' },
   'run-timeout': { outcome: 'timed-out', budget: 'timeout' },

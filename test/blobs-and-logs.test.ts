@@ -2,14 +2,27 @@
 // Real files, the embedded database as its own process.
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { filesBelow } from '../adapters/archive-files';
 import { BlobError, FileBlobs } from '../adapters/blobs';
+import { followContainer } from '../adapters/docker-log';
 import { FrameReader, RecordReader, type LogReader } from '../adapters/docker-log-format';
+import type { FoundContainer } from '../adapters/engine';
 import { appendLog, compressLog, readLog } from '../adapters/log-store';
 import { migrate, openStore, type Database } from '../adapters/store/connect';
 import { FencedError, recordResult, releaseLease, type Holder } from '../adapters/store/holders';
@@ -579,5 +592,46 @@ describe('output of a container', () => {
     expect(String(feed(reader, [good, damage(good)]))).toBe('good\n');
     expect(reader.isBroken).toBe(true);
     expect(String(reader.read(good))).toBe('');
+  });
+
+  test('R2 a log that somebody shortens while it is read has a gap on record, and what is written afterwards comes whole', async () => {
+    const logFile = join(folder, `${randomUUID()}.log`);
+    const lines = (from: number, to: number): Buffer =>
+      Buffer.concat(
+        Array.from({ length: to - from }, (_, at) =>
+          record({ bytes: Buffer.from(`line ${from + at}`), partial: 'none' }),
+        ),
+      );
+    const facts: string[] = [];
+    let end = (): void => undefined;
+    const exited = new Promise<void>((done) => (end = done));
+    const { signal } = new AbortController();
+    const unreadFile = join(folder, 'none');
+    const container = { name: 'n', logFile, beginning: null } as unknown as FoundContainer;
+    const follow = { fromByte: 0, signal, exited, unreadFile, onFact: (fact: string) => facts.push(fact) };
+    writeFileSync(logFile, lines(0, 3));
+    const read: string[] = [];
+    const reading = (async () => {
+      for await (const bytes of followContainer(undefined as never, container, follow)) read.push(bytes.toString());
+    })();
+    const seen = (line: string) => waitFor(() => read.join('').includes(line), { what: `${line} is read` });
+    await seen('line 2');
+    truncateSync(logFile, 0);
+    appendFileSync(logFile, lines(7, 8));
+    await seen('line 7');
+    // Shortened and longer than before at the next look.
+    writeFileSync(logFile, lines(20, 40));
+    await seen('line 39');
+    end();
+    await reading;
+    const whole = (from: number, to: number) =>
+      Array.from({ length: to - from }, (_, at) => `line ${from + at}\n`).join('');
+
+    expect(read.join('')).toBe(whole(0, 3) + whole(7, 8) + whole(20, 40));
+    expect(facts).toEqual(['damaged', 'damaged']);
+    writeFileSync(logFile, lines(0, 1));
+    const more = { ...follow, fromByte: whole(0, 3).length };
+    expect(await collect(followContainer(undefined as never, container, more))).toEqual(Buffer.alloc(0));
+    expect(facts).toHaveLength(3);
   });
 });

@@ -94,7 +94,7 @@ test('R1 what the file says of user, entrypoint, capabilities, privileges and li
   expect(config).toMatchObject({
     User: '123:45',
     Entrypoint: ['/bin/sh'],
-    Cmd: ['/slipway/script'],
+    Cmd: ['/slipway/begin'],
     WorkingDir: '/repo',
   });
   expect(host).toMatchObject({
@@ -113,7 +113,13 @@ test('R1 a plain run: /repo is the working directory, /repo and /archive take fi
   const mounts = Object.fromEntries(inspected.Mounts.map((mount) => [mount.Destination, mount.RW]));
   const log = await end('plain', number);
 
-  expect(mounts).toEqual({ '/slipway/script': false, '/repo': true, '/archive': true, '/secrets': false });
+  expect(mounts).toEqual({
+    '/slipway/begin': false,
+    '/slipway/script': false,
+    '/repo': true,
+    '/archive': true,
+    '/secrets': false,
+  });
   expect(inspected.HostConfig).toMatchObject({ Privileged: false, CapAdd: [] });
   expect(log).toMatch(/^\/repo\n0\n/);
   expect(log).toContain('writable\n');

@@ -1,7 +1,7 @@
 // Proves that every kind of engine keeps the same promises: a script is started once and adopted by whoever comes next,
 // every byte of its output arrives once, and what is gone is gone. A real Docker engine, a real sshd, real processes.
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { connect, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,7 @@ import Dockerode from 'dockerode';
 import { BareEngine } from '../adapters/bare-engine';
 import { ContainerShell } from '../adapters/container-shell';
 import { DockerEngine } from '../adapters/docker-engine';
-import type { ContainerSpec, Engine, FoundContainer, SpoolFile, Terminal } from '../adapters/engine';
+import type { ContainerSpec, Engine, EngineError, FoundContainer, SpoolFile, Terminal } from '../adapters/engine';
 import { LocalShell } from '../adapters/local-shell';
 import { SshHost } from '../adapters/ssh-host';
 import { dockerByTls, dockerOverSsh, helperName, HelperShell, RemoteDockerEngine } from '../adapters/remote-docker';
@@ -19,6 +19,7 @@ import { containerName } from '../domain/names';
 import type { DockerSshReach } from '../domain/schemas/hosts';
 import { TEST_CLIENT_TLS, TEST_TLS } from './setup/certificate';
 import { CuttableLink } from './setup/cuttable-link';
+import { HoldingProxy } from './setup/holding-proxy';
 import { DOCKER_SOCKET, ensureTestImage, TEST_IMAGE } from './setup/house';
 import { SshServer } from './setup/sshd';
 import { waitFor } from './setup/wait-for';
@@ -100,7 +101,7 @@ type Made = Partial<ContainerSpec> & { name: string; script: string };
 async function make(engine: Engine, { name, script, ...more }: Made): Promise<void> {
   const runDir = await engine.makeRunDir(name, script);
   const none = { env: {}, privileged: false, capAdd: [], capDrop: [], resources: {}, labels: {} };
-  await engine.create({ ...none, name, image: TEST_IMAGE, runDir, ...more });
+  await engine.create({ ...none, name, image: TEST_IMAGE, runDir, script, ...more });
 }
 
 async function begin(engine: Engine, script: string, more: Partial<ContainerSpec> = {}): Promise<FoundContainer> {
@@ -132,17 +133,24 @@ async function imagesWith(variable: string): Promise<string[]> {
 const wait = (engine: Engine, container: FoundContainer) =>
   engine.wait(container, { signal: never(), onRestart: () => undefined });
 
-async function follow(engine: Engine, container: FoundContainer, fromByte = 0): Promise<string> {
+async function follow(
+  engine: Engine,
+  container: FoundContainer,
+  { fromByte = 0, facts = [] as string[] } = {},
+): Promise<string> {
   const pieces: Buffer[] = [];
-  const options = { fromByte, signal: never(), exited: wait(engine, container).catch(() => undefined) };
+  const onFact = (fact: string): void => void facts.push(fact);
+  const options = { fromByte, signal: never(), exited: wait(engine, container).catch(() => undefined), onFact };
   for await (const piece of engine.follow(container, options)) pieces.push(piece);
   return Buffer.concat(pieces).toString();
 }
 
 async function run(engine: Engine, script: string, more: Partial<ContainerSpec> = {}) {
   const container = await begin(engine, script, more);
-  const [{ exitCode }, output] = await Promise.all([wait(engine, container), follow(engine, container)]);
-  return { name: container.name, exitCode, output };
+  const facts: string[] = [];
+  const [exit, output] = await Promise.all([wait(engine, container), follow(engine, container, { facts })]);
+  const isUnbegun = exit.isUnbegun ?? facts.includes('unbegun');
+  return { name: container.name, exitCode: exit.exitCode, output, facts, isUnbegun };
 }
 
 /** Processes of this machine whose command line has a word in it. */
@@ -213,6 +221,22 @@ describe.each(Object.keys(KINDS))('%s', (kind) => {
     expect(await engine().find(name)).toBeUndefined();
   }, 30_000);
 
+  test('R2 what a script writes to its errors stands where it was written between its lines of output, 100 times of 100', async () => {
+    const script = `#!/bin/sh
+round=0
+while [ $round -lt 100 ]; do
+  line=0; while [ $line -lt 200 ]; do echo "line $line"; line=$((line+1)); done
+  echo "error $round" >&2
+  round=$((round+1))
+done
+`;
+    const { name, output } = await run(engine(), script);
+    await engine().remove(name);
+    const lines = Array.from({ length: 200 }, (_, line) => `line ${line}\n`).join('');
+
+    expect(output === Array.from({ length: 100 }, (_, round) => `${lines}error ${round}\n`).join('')).toBe(true);
+  }, 60_000);
+
   test('R2 output is followed from any byte, and much of it arrives whole', async () => {
     const container = await begin(
       engine(),
@@ -221,8 +245,8 @@ describe.each(Object.keys(KINDS))('%s', (kind) => {
     const whole = Array.from({ length: 20_000 }, (_, at) => `line ${at} of this very run\n`).join('');
 
     expect(await follow(engine(), container)).toBe(whole);
-    expect(await follow(engine(), container, 100_003)).toBe(whole.slice(100_003));
-    expect(await follow(engine(), container, whole.length)).toBe('');
+    expect(await follow(engine(), container, { fromByte: 100_003 })).toBe(whole.slice(100_003));
+    expect(await follow(engine(), container, { fromByte: whole.length })).toBe('');
     await engine().remove(container.name);
   }, 60_000);
 
@@ -247,6 +271,31 @@ while :; do sleep 0.1; done
     await engine().stop(container.name, 1_000);
     await engine().remove(container.name);
   }, 30_000);
+
+  test('B7 what a script has started is told to end as well, and has its grace time when the script is gone', async () => {
+    const script = `#!/bin/sh
+sh -c 'trap "sleep 0.5; echo given back; exit 0" TERM; echo took; while :; do sleep 0.1; done'
+echo "not reached"
+`;
+    const container = await begin(engine(), script);
+    const output = follow(engine(), container);
+    const log = async (): Promise<string> => {
+      const mine = new AbortController();
+      let text = '';
+      const options = { fromByte: 0, signal: mine.signal, exited: new Promise(() => undefined) };
+      for await (const piece of engine().follow(container, options)) if ((text += String(piece)) !== '') break;
+      mine.abort();
+      return text;
+    };
+    await waitFor(async () => (await log()).includes('took'), { what: 'the tool has begun' });
+    const beganMs = performance.now();
+    await engine().stop(container.name, 20_000);
+
+    expect(await output).toMatch(/^took\n(?:Terminated\n)?given back\n$/);
+    expect(performance.now() - beganMs).toBeLessThan(15_000);
+    expect((await found(engine(), container.name)).state).toBe('exited');
+    await engine().remove(container.name);
+  }, 60_000);
 
   test('H7 what a script leaves running ends with it, and a removal takes everything', async () => {
     const mark = `mark-${randomUUID()}`;
@@ -426,18 +475,22 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
     lasting.close();
   }, 60_000);
 
-  test('a script whose program is not there says so', async () => {
-    const engineHere = engine();
-    const container = await begin(engineHere, '#!/no/such/program\n').catch((error: unknown) => error as Error);
-    if (container instanceof Error) {
-      expect(container).toMatchObject({ reason: 'script-not-runnable' });
-      return;
+  test('a script whose program is not there was not begun, and one that fails with the same code was', async () => {
+    const scripts = ['#!/no/such/program\n', '#!/no/such/sh\n', '#!/bin/sh\necho "env: x/script: No such"; exit 127\n'];
+    const seen = [];
+    for (const script of scripts) {
+      const { name, exitCode, isUnbegun, output } = await run(engine(), script);
+      await engine().remove(name);
+      seen.push([exitCode, isUnbegun]);
+      expect(output).toMatch(/No such|not found/);
+      expect(output).not.toMatch(/slipway (?:has|cannot)/);
     }
-    const [{ exitCode }, output] = await Promise.all([wait(engineHere, container), follow(engineHere, container)]);
-    await engineHere.remove(container.name);
 
-    expect(exitCode).toBe(127);
-    expect(output).toMatch(/(?:exec \/slipway\/script failed|env: .*\/script.?): .+/);
+    expect(seen).toEqual([
+      [127, true],
+      [127, true],
+      [127, false],
+    ]);
   }, 30_000);
 
   test('what was never made is not there', async () => {
@@ -450,6 +503,43 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
     const files = [];
     for await (const file of engine().archivedFiles(name)) files.push(file);
     expect(files).toEqual([]);
+  }, 30_000);
+});
+
+describe.each(DOCKER)('%s', (kind) => {
+  const engine = (): Engine => KINDS[kind]!();
+  const ORDER = '#!/bin/sh\necho 1; echo 2 >&2; echo 3; echo 4 >&2; echo "$0" "$#"';
+  const WRITTEN = '1\n2\n3\n4\n/slipway/script 0\n';
+
+  test('R1 an entrypoint that does not run what it is given is known, whatever its exit code', async () => {
+    const quiet = await run(engine(), ORDER, { entrypoint: '/bin/true' });
+    const loud = await run(engine(), ORDER, { entrypoint: '/bin/ls' });
+    const { beginning } = await found(engine(), quiet.name);
+    for (const { name } of [quiet, loud]) await engine().remove(name);
+
+    expect([quiet.exitCode, quiet.output, quiet.facts]).toEqual([0, '', ['unbegun']]);
+    expect([loud.exitCode, loud.output, loud.facts]).toEqual([0, '/slipway/begin\n', ['unbegun']]);
+    expect(beginning).toEqual({ entrypoint: ['/bin/true'] });
+  }, 30_000);
+
+  test('R2 an entrypoint that is a shell or runs what it is given, and a script that names none, keep the order as well', async () => {
+    const seen = [
+      await run(engine(), ORDER, { entrypoint: '/bin/sh' }),
+      await run(engine(), ORDER, { entrypoint: '/usr/bin/env' }),
+      await run(engine(), ORDER.replace('#!/bin/sh\n', '')),
+      await run(engine(), '#!/bin/awk -f\nBEGIN { print 1; fflush(); print 2 >"/dev/stderr"; fflush(); print 3 }\n'),
+    ];
+    for (const { name } of seen) await engine().remove(name);
+
+    expect(seen.map(({ facts }) => facts)).toEqual([['begun'], ['begun'], ['begun'], ['begun']]);
+    expect(seen.map(({ output }) => output)).toEqual([WRITTEN, WRITTEN, WRITTEN, '1\n2\n3\n']);
+  }, 30_000);
+
+  test('R2 an entrypoint that reads the script itself is given the script, and nobody says that it was not begun', async () => {
+    const { name, output, facts } = await run(engine(), '#!/bin/cat\necho 1\n', { entrypoint: '/bin/cat' });
+    await engine().remove(name);
+
+    expect([output, facts]).toEqual(['#!/bin/cat\necho 1\n', []]);
   }, 30_000);
 });
 
@@ -501,6 +591,116 @@ describe.each(BARE)('%s', (kind) => {
     expect(freeDiskBytes).toBeGreaterThan(0);
     await expect(new BareEngine(shell, '/proc/none').probe()).rejects.toMatchObject({ reason: 'engine-unavailable' });
   }, 30_000);
+});
+
+test('H6 a link that a run puts in place of a file while it is read never leads to a file of another run', async () => {
+  const place = join(dir, 'raced');
+  const folders = new BareEngine(new LocalShell(), place);
+  const [name, other] = [nameOf(), nameOf()];
+  await folders.makeRunDir(name, '', '#!/bin/sh\n');
+  await folders.makeRunDir(other, '');
+  writeFileSync(join(place, other, 'secrets', 'key'), 'of another run');
+  writeFileSync(join(place, name, 'out', 'plain'), 'its own');
+  const swap = `while :; do cp plain a; mv -f a file; ln -s ../../${other}/secrets/key b; mv -f b file; done`;
+  const swapping = spawn('sh', ['-c', swap], { cwd: join(place, name, 'out'), stdio: 'ignore' });
+  const seen = new Set<string>();
+  for (let reads = 0; reads < 200; reads += 1) {
+    const pieces: Buffer[] = [];
+    try {
+      for await (const piece of folders.take(name, 'file', 0)) pieces.push(piece);
+      seen.add(Buffer.concat(pieces).toString());
+    } catch (error) {
+      seen.add((error as EngineError).reason);
+    }
+  }
+  swapping.kill('SIGKILL');
+
+  expect(seen).toContain('refused');
+  expect(seen).not.toContain('of another run');
+}, 60_000);
+
+test('R1 a large environment reaches the engine, and stands in no URL on the way', async () => {
+  const proxy = await HoldingProxy.open({ socketPath: DOCKER_SOCKET }, async () => undefined);
+  const engine = new DockerEngine(new Dockerode({ host: '127.0.0.1', port: proxy.port }), root);
+  const values = Object.fromEntries(['A', 'B', 'C'].map((key) => [key, '€'.repeat(42_000)]));
+  const script = '#!/bin/sh\nfor value in "$A" "$B" "$C"; do printf "$value" | wc -c; done\n';
+  const { name, exitCode, output } = await run(engine, script, { env: { ...values, TOKEN: 's3cr3t' } });
+  await engine.remove(name);
+  await proxy.close();
+
+  expect([exitCode, output]).toEqual([0, '126000\n'.repeat(3)]);
+  expect(proxy.passed).toContain(`POST /containers/create?name=${name}`);
+  expect(proxy.passed.filter((call) => call.includes('s3cr3t'))).toEqual([]);
+}, 60_000);
+
+describe('docker, by hand', () => {
+  const engine = KINDS['docker']!();
+  const LONG = '#!/bin/sh\necho began; while [ ! -e /archive/go ]; do sleep 0.1; done; exit "$CODE"\n';
+  const go = (name: string): void => void execFileSync('touch', [join(root, name, 'archive', 'go')]);
+
+  test("B10 a container that somebody removes, or whose shim is killed, is lost: its exit code is not the script's", async () => {
+    const [removed, shimless] = [await begin(engine, LONG), await begin(engine, LONG)];
+    const ends = [removed, shimless].map((container) => wait(engine, container).catch((error: EngineError) => error));
+    execFileSync('docker', ['rm', '-f', removed.id]);
+    const shims = processesWith(shimless.id).filter((line) => line.includes('containerd-shim'));
+    for (const shim of shims) process.kill(Number.parseInt(shim, 10), 'SIGKILL');
+
+    expect(await Promise.all(ends)).toMatchObject([{ reason: 'no-such-container' }, { reason: 'no-such-container' }]);
+    for (const { name } of [removed, shimless]) await engine.remove(name);
+  }, 30_000);
+
+  test('B10 a script that kills itself, or exits like one that was, has its own exit code', async () => {
+    const seen = [];
+    for (const script of ['#!/bin/sh\nkill -9 $$\n', '#!/bin/sh\nexit 137\n', '#!/bin/sh\nexit 255\n']) {
+      const { name, exitCode } = await run(engine, script);
+      await engine.remove(name);
+      seen.push(exitCode);
+    }
+
+    expect(seen).toEqual([137, 137, 255]);
+  }, 30_000);
+
+  test('H7 a container that somebody gave another name is followed, listed and removed as before', async () => {
+    const { name, ...container } = await begin(engine, LONG, {
+      env: { CODE: '3' },
+      labels: { 'dev.slipway.run-id': 'x' },
+    });
+    const end = wait(engine, { name, ...container });
+    execFileSync('docker', ['rename', container.id, `mine-${name}`]);
+    go(name);
+
+    expect((await end).exitCode).toBe(3);
+    expect((await found(KINDS['docker']!(), name)).state).toBe('exited');
+    expect(await engine.listRemains()).toContain(name);
+    await engine.remove(name);
+    expect(await engine.listRemains()).not.toContain(name);
+    await expect(new Dockerode().getContainer(container.id).inspect()).rejects.toMatchObject({ statusCode: 404 });
+  }, 30_000);
+
+  test('R1 a process of a script that the kernel killed for its memory is known, whatever the script says then', async () => {
+    const script = '#!/bin/sh\nsh -c "head -c 200000000 /dev/zero | tail -c 190000000 >/dev/null"; exit "$CODE"\n';
+    const seen = [];
+    for (const CODE of ['2', '0']) {
+      const container = await begin(engine, script, { env: { CODE }, resources: { memoryBytes: 32 * 1024 * 1024 } });
+      const { exitCode, outOfMemory } = await wait(engine, container);
+      await engine.remove(container.name);
+      seen.push([exitCode, outOfMemory]);
+    }
+
+    expect(seen).toEqual([
+      [2, true],
+      [0, true],
+    ]);
+  }, 60_000);
+});
+
+test('R1 a container has 4,096 processes at most when its file does not say how many', async () => {
+  const name = nameOf();
+  await make(KINDS['docker']!(), { name, script: '' });
+  const { HostConfig: host } = await new Dockerode().getContainer(name).inspect();
+  await KINDS['docker']!().remove(name);
+
+  expect(host.PidsLimit).toBe(4_096);
 });
 
 describe('a host over SSH', () => {

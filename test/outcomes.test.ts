@@ -131,6 +131,18 @@ describe('causes', () => {
     expect(end.message).toMatch(/cannot be executed in image .+begin it with a line like #!\/bin\/sh/);
   });
 
+  test('R1 an entrypoint that runs no script does not pass, and the message says what to write', async () => {
+    const definition = oneRun('#!/bin/sh\nexit 1').replace(
+      'script: work',
+      'script: work\n        container-entrypoint: /bin/true',
+    );
+
+    const end = await endOf('swallowed', definition);
+
+    expect(end).toMatchObject({ outcome: 'errored', cause: 'script-not-runnable', exitCode: 0, attempt: 1 });
+    expect(end.message).toMatch(/entrypoint \["\/bin\/true"\] .+ write container-entrypoint: ""/);
+  });
+
   test('a script without a first line is run by the shell of the image', async () => {
     expect(await endOf('no-first-line', oneRun('echo "by $0"; exit 4'))).toMatchObject({
       cause: 'exit-code',

@@ -1247,6 +1247,22 @@ describe.each(STORES)('on %s', (name, start) => {
       ]);
     });
 
+    test.each([-1, 1])(
+      'B9 the start of a script lies between its intent and now, also when the clock of its worker is %i h off',
+      async (hours) => {
+        const { runId, holder } = await heldRun();
+        await recordProgress(db, holder, { state: 'preparing', starting: true });
+        const startedAt = new Date(Date.now() + hours * 3_600_000);
+        await recordProgress(db, holder, { state: 'running', startedAt });
+        const [attempt] = await listAttempts(db, runId);
+        await recordResult(db, holder, { cause: 'ok', message: '', exitCode: 0 });
+        const [ended] = await listAttempts(db, runId);
+
+        expect(attempt?.started_at?.getTime()).toBeGreaterThanOrEqual(attempt!.created_at.getTime());
+        expect(ended?.finished_at?.getTime()).toBeGreaterThanOrEqual(attempt!.started_at!.getTime());
+      },
+    );
+
     test('B10 runs that nobody will finish are closed once: the first cause stays, also for an open attempt', async () => {
       const { row, runId, holder } = await heldRun({ runs: [plannedRun('held'), plannedRun('waiting')] });
       const [, waiting] = await listRuns(db, row.id);

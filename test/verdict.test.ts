@@ -28,6 +28,7 @@ test('B10 every cause stands for exactly one outcome, and every outcome has a ca
     ok: 'passed',
     'exit-code': 'failed',
     'out-of-memory': 'failed',
+    'log-limit': 'failed',
     'waiting-timeout': 'timed-out',
     'start-timeout': 'timed-out',
     'run-timeout': 'timed-out',
@@ -194,6 +195,7 @@ test('B6 a file may ask for more or fewer attempts by what went wrong; what was 
   expect(severalAttempts({ infrastructure: 0, failure: 1, timeout: 3 })).toEqual({
     'exit-code': 2,
     'out-of-memory': 2,
+    'log-limit': 2,
     'start-timeout': 4,
     'run-timeout': 4,
     'idle-timeout': 4,

@@ -46,6 +46,7 @@ export interface AttemptProgress {
   starting?: boolean;
   containerId?: string;
   imageDigest?: string;
+  /** By a worker's clock; kept between its intent and now, which are the server's. */
   startedAt?: Date;
   /** Recorded once, however often it is said. */
   logGap?: LogGap;
@@ -64,7 +65,8 @@ export async function recordProgress(db: Database, holder: Holder, progress: Att
         starting_at = case when ${progress.starting ?? false} then coalesce(starting_at, now()) else starting_at end,
         container_id = coalesce(container_id, ${progress.containerId ?? null}),
         image_digest = coalesce(image_digest, ${progress.imageDigest ?? null}),
-        started_at = coalesce(started_at, ${progress.startedAt ?? null}::timestamptz),
+        started_at = coalesce(started_at, case when ${progress.startedAt ?? null}::timestamptz is not null
+          then least(greatest(${progress.startedAt ?? null}::timestamptz, starting_at), now()) end),
         log_gaps = log_gaps || case when log_gaps @> ${gap}::jsonb then '[]' else ${gap}::jsonb end
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished' and ${isLive(holder)}
         and exists (select 1 from locked)

@@ -174,8 +174,11 @@ export const LogGap = z.strictObject({
   atByte: count.describe('offset in the log at which something is missing'),
   lostBytes: count.nullable().describe('how much; null: nobody knows, and it may be nothing'),
   reason: z
-    .enum(['cap', 'engine-away', 'engine-restarted', 'host-lost', 'container-lost'])
-    .describe('`engine-restarted`: lines that the engine had read and not yet stored; it goes on behind them'),
+    .enum(['cap', 'engine-away', 'engine-restarted', 'log-damaged', 'host-lost', 'container-lost'])
+    .describe(
+      '`engine-restarted`: lines that the engine had read and not yet stored; it goes on behind them. ' +
+        '`log-damaged`: somebody shortened or changed what the engine keeps of the output',
+    ),
 });
 export type LogGap = z.infer<typeof LogGap>;
 

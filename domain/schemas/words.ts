@@ -23,6 +23,7 @@ export const Cause = z.enum([
   'start-timeout',
   'run-timeout',
   'idle-timeout',
+  'log-limit',
   'build-timeout',
   'cancel-requested',
   'workflow-terminated',
