@@ -9,6 +9,7 @@ import helmet from 'helmet';
 import type { ApiContext } from './context';
 import { requireRoom } from './limits';
 import { requireOwnAddress } from './own-address';
+import { isSuspect, requirePlainPath, whyNotPlain } from './plain-text';
 import { errorHandler, Refusal, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
 import { blueprintRoutes } from './routes/blueprints';
@@ -76,7 +77,7 @@ function makeBare(context: ApiContext): Express {
       },
     }),
   );
-  app.use(requireOwnAddress(context.ownAddress), readJson(context));
+  app.use(requireOwnAddress(context.ownAddress), requirePlainPath, readJson(context));
   return app;
 }
 
@@ -91,13 +92,17 @@ const OF_WORKERS = /^\/v1\/worker\//;
  */
 function readJson({ maxBodyBytes: limit, limits }: ApiContext): RequestHandler {
   const admit = requireRoom(limits.bodies, limit);
-  const parse = express.json({ limit, type: ['application/json', 'application/*+json'] });
+  const suspects = new WeakSet<object>();
+  const parse = express.json({
+    limit,
+    type: ['application/json', 'application/*+json'],
+    verify: (request, _response, raw) => void (isSuspect(raw) && suspects.add(request)),
+  });
   return (request, response, next) => {
     if (TAKES_BYTES.test(request.path)) return next();
+    // Nothing may be thrown in here: the parser calls it outside of Express.
     const check: NextFunction = (error?: unknown) => {
-      const isPost = request.method === 'POST' && !OF_WORKERS.test(request.path);
-      const isOdd = request.body === undefined && (hasBody(request) || (isPost && !isJson(request)));
-      next(error === undefined && isOdd ? new Refusal(415, 'not-json', NOT_JSON) : error);
+      next(error ?? whyUnread(request) ?? (suspects.has(request) ? whyNotPlain(request.body) : undefined));
     };
     admit(request, response, (refusal?: unknown) => {
       if (refusal === undefined) parse(request, response, check);
@@ -107,6 +112,12 @@ function readJson({ maxBodyBytes: limit, limits }: ApiContext): RequestHandler {
 }
 
 const NOT_JSON = 'send it with the header Content-Type: application/json, and the body, if there is one, as JSON';
+
+function whyUnread(request: Request): Refusal | undefined {
+  const isPost = request.method === 'POST' && !OF_WORKERS.test(request.path);
+  const isOdd = request.body === undefined && (hasBody(request) || (isPost && !isJson(request)));
+  return isOdd ? new Refusal(415, 'not-json', NOT_JSON) : undefined;
+}
 
 /** Also of a request without a body, where Express's own `is` says nothing. */
 const isJson = (request: Request): boolean =>

@@ -10,6 +10,9 @@ import { Readable } from 'node:stream';
 import { Client, Connection } from '@temporalio/client';
 import { importJWK, SignJWT, type JWK } from 'jose';
 import type { z } from 'zod';
+import type { ApiContext } from '../api/context';
+import { makeLimits } from '../api/limits';
+import { makeApp } from '../api/server';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { openStore, type Database } from '../adapters/store/connect';
 import { makeClusterKey, makeTokenSigner } from '../adapters/cluster-keys';
@@ -18,7 +21,7 @@ import { buildWorkflowId } from '../domain/names';
 import * as shapes from '../domain/schemas/api';
 import { HostList } from '../domain/schemas/hosts';
 import { freePort } from './setup/free-port';
-import { House, oneRun } from './setup/house';
+import { ADMIN_TOKEN, House, oneRun } from './setup/house';
 import { followLog, nothingYet } from './setup/log-events';
 import { waitFor } from './setup/wait-for';
 
@@ -387,6 +390,107 @@ describe('a refusal', () => {
   ])('of %s is a problem with a status, a code and a sentence', async (_what, ask, ...[status, code]) => {
     await expectRefusal(await ask(), status, code);
   });
+
+  test('of a text that cannot be kept names the field, wherever it is', async () => {
+    for (const [path, body] of [
+      ['reason', '{"reason": "x\\u0000y"}'],
+      ['params.a\\ud800', '{"params": {"a\\ud800": "b"}}'],
+      ['params.A', '{"params": {"A": "\\udfff"}}'],
+      ['x.0.1', '{"x": [["", "\\u0000"]]}'],
+    ] as const) {
+      const answer = await expectRefusal(await raw(builds, body, 'application/json')(), 400, 'malformed-request');
+      expect(answer.problems).toMatchObject([{ code: 'not-text', path }]);
+    }
+    const pair = raw(builds, '{"reason": "\\ud83d\\udea2 and \\\\u0000"}', 'application/json');
+    expect(await (await pair()).json()).toMatchObject({ reason: '🚢 and \\u0000' });
+  });
+
+  test('no door gives NUL, half a character or a number beyond all columns to the store: every route answers below 500', async () => {
+    const { number } = await house.trigger('refusals');
+    const own = { project: 'refusals', number: String(number), run: 'work', cluster: 'local', path: 'x' };
+    const odd = ['%00', 'a%00b', '%ED%A0%80', '99999999999', '9007199254740993', '-1', '1e400', '%F0%9F%9A%A2'];
+    const seen: string[] = [];
+    const ask = async (method: string, path: string, body?: string): Promise<void> => {
+      const headers = { 'content-type': 'application/json', authorization: `Bearer ${await tokenFor(path)}` };
+      const response = await fetch(house.url + path, {
+        method,
+        headers,
+        body,
+        signal: AbortSignal.timeout(5_000),
+      }).catch(
+        // A stream or a long wait has taken the request.
+        () => undefined,
+      );
+      if (response && response.status >= 500) seen.push(`${method} ${path} ${body ?? ''}: ${response.status}`);
+      await response?.body?.cancel();
+    };
+    const fill = (path: string, values: Record<string, string>, otherwise: string): string =>
+      path.replace(/[:*](\w+)/g, (_, name: string) => values[name] ?? otherwise);
+    const queries = ['before', 'attempt', 'offset', 'limit', 'from', 'token', 'host', 'cluster', 'beside', 'subject'];
+    for (const { method, path } of routesOf(makeApp(emptyContext()))) {
+      const isChange = method !== 'GET';
+      for (const value of odd) {
+        await ask(method, fill(path, {}, value), isChange ? '{}' : undefined);
+        const query = queries.map((name) => `${name}=${value}`).join('&');
+        await ask(method, `${fill(path, own, randomUUID())}?${query}`, isChange ? '{}' : undefined);
+      }
+      if (isChange) for (const body of BODIES) await ask(method, fill(path, own, randomUUID()), body);
+    }
+
+    expect(seen).toEqual([]);
+  }, 120_000);
+
+  /** Every text field that a body may have, and every number. */
+  const FIELDS = [
+    'reason',
+    'name',
+    'message',
+    'definition',
+    'trigger',
+    'host',
+    'description',
+    'worker',
+    'bytes',
+    'organisation',
+  ];
+  const NUMBERS = ['minutes', 'priority', 'hold', 'at', 'exitCode', 'slots', 'attempt', 'weight', 'cols', 'move'];
+  const BODIES = [
+    ...['\\u0000', '\\ud800'].map((text) => `{${FIELDS.map((name) => `"${name}": "${text}"`).join(', ')}}`),
+    ...['99999999999', '9007199254740993', '1e400', '-1', '0.5'].map(
+      (number) =>
+        `{"reason": "r", "cause": "ok", "message": "", "bytes": "", "runs": "all", ${NUMBERS.map((name) => `"${name}": ${number}`).join(', ')}}`,
+    ),
+    `{"cause": "ok", "message": "", "exitCode": 1099511627776}`,
+    `{"at": 9007199254740991, "bytes": "AA=="}`,
+    `{"minutes": 99999999999}`,
+  ];
+
+  const tokenFor = (path: string): Promise<string> =>
+    path.startsWith('/v1/worker/') ? sign() : Promise.resolve(ADMIN_TOKEN);
+
+  /** Only its routes are looked at, so what they would work with is left out. */
+  const emptyContext = () => ({ limits: makeLimits() }) as unknown as ApiContext;
+
+  interface Layer {
+    route?: { path: string; methods: Record<string, boolean> };
+    handle: { stack?: Layer[] };
+  }
+
+  /** Every method and path that the API answers, but the events of a log, which are a stream. */
+  function routesOf(app: { router: { stack: unknown[] } }): { method: string; path: string }[] {
+    const walk = (layers: Layer[]): { method: string; path: string }[] =>
+      layers.flatMap(({ route, handle }) => {
+        if (!route) return walk(handle.stack ?? []);
+        if (typeof route.path !== 'string') return [];
+        return Object.keys(route.methods).map((method) => ({ method: method.toUpperCase(), path: route.path }));
+      });
+    // Express gives no type to its own layers.
+    const routes = walk(app.router.stack as Layer[]);
+    expect(routes.length).toBeGreaterThan(50);
+    return routes.filter(
+      ({ path }) => !path.endsWith('/log/events') && !path.endsWith('/input') && !path.endsWith('/output'),
+    );
+  }
 
   test('of an unknown field names the field', async () => {
     const answer = await expectRefusal(await post(builds, { parameters: {} })(), 400, 'malformed-request');

@@ -43,6 +43,7 @@ import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
 import { beginRerun } from '../adapters/store/reruns';
+import { recordWorker } from '../adapters/store/workers';
 import {
   closeAttempt,
   closeRuns,
@@ -1368,6 +1369,20 @@ describe.each(STORES)('on %s', (name, start) => {
       const { rows } = await sql`select path, digest, blob from artifacts where run_id = ${runId}::uuid`.execute(db);
       expect(rows).toEqual([{ path: 'a/b', digest: 'two', blob: 'b2' }]);
     });
+  });
+
+  test('O6 a cluster takes 200 new workers within a minute, and those that it knows at any time', async () => {
+    await makeCluster(db, 'crowd');
+    const crowd = sql`insert into workers (id, cluster, slots, version)
+      select gen_random_uuid(), 'crowd', 1, '1' from generate_series(1, 200)`;
+    const hello = { worker: randomUUID(), cluster: 'crowd', host: 'h', labels: [], slots: 1, version: '1' };
+    await crowd.execute(db);
+
+    expect(await recordWorker(db, hello)).toBeUndefined();
+    await sql`update workers set first_seen_at = now() - interval '2 minutes' where cluster = 'crowd'`.execute(db);
+    expect(await recordWorker(db, hello)).toBe(false);
+    await crowd.execute(db);
+    expect(await recordWorker(db, hello)).toBe(false);
   });
 
   test('H8 a cluster whose hosts on demand cannot be planned keeps no other from having its own', async () => {

@@ -6,10 +6,10 @@ import { listArtifacts } from '../../adapters/store/runs';
 import type { ApiContext } from '../context';
 import { notFound } from '../problem';
 import { viewArtifact } from '../views';
-import { requireRun, type RunPath } from './builds';
+import { Int, requireRun, type RunPath } from './builds';
 import { parseRange } from './range';
 
-const Query = z.object({ attempt: z.coerce.number().int().positive().optional() });
+const Query = z.object({ attempt: Int.optional() });
 
 export function artifactRoutes(context: ApiContext): Router {
   const router = Router();

@@ -18,15 +18,19 @@ import {
 import { MINUTE_MS } from '../../domain/build-input';
 import { apiPath } from '../../domain/names';
 import * as shapes from '../../domain/schemas/api';
+import { INT_MAX } from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
 import { sayWaiting } from '../waiting';
 import { viewArtifact, viewAttempt, viewBuild, viewRun, viewWorker } from '../views';
 import { requireProject } from './projects';
 
+/** What a column of the store takes. */
+export const Int = z.coerce.number().int().positive().max(INT_MAX);
+
 const Page = z.object({
   limit: z.coerce.number().int().min(1).max(200).default(50),
-  before: z.coerce.number().int().positive().optional(),
+  before: Int.optional(),
 });
 
 export function buildRoutes(context: ApiContext): Router {
@@ -127,21 +131,15 @@ export interface RunPath extends BuildPath {
   run: string;
 }
 
-const Number31 = z.coerce
-  .number()
-  .int()
-  .positive()
-  .max(2 ** 31 - 1);
-
 export async function requireBuild(context: ApiContext, path: BuildPath): Promise<BuildRow> {
-  const number = Number31.safeParse(path.number);
+  const number = Int.safeParse(path.number);
   const row = number.success ? await readBuild(context.db, path.project, number.data) : undefined;
   if (!row) throw notFound(`build ${path.project}/${path.number}`);
   return row;
 }
 
 export async function requireRun(context: ApiContext, path: RunPath): Promise<RunRow> {
-  const number = Number31.safeParse(path.number);
+  const number = Int.safeParse(path.number);
   const where = { project: path.project, number: number.data ?? 0, run: path.run };
   const row = number.success ? await readRun(context.db, where) : undefined;
   if (!row) throw notFound(`run ${path.project}/${path.number}/${path.run}`);

@@ -12,11 +12,11 @@ import { runStatus } from '../../domain/verdict';
 import { peerOf } from '../caller';
 import type { ApiContext } from '../context';
 import { notFound, Refusal } from '../problem';
-import { requireRun, type RunPath } from './builds';
+import { Int, requireRun, type RunPath } from './builds';
 import { parseRange } from './range';
 
 const Query = z.object({
-  attempt: z.coerce.number().int().positive().optional(),
+  attempt: Int.optional(),
   offset: z.coerce.number().int().optional(),
   limit: z.coerce.number().int().positive().optional(),
 });

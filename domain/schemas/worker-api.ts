@@ -172,7 +172,7 @@ export const Result = z.strictObject({
     .string()
     .max(4096)
     .overwrite((text) => text.replaceAll('\0', '')),
-  exitCode: z.number().int().nullable(),
+  exitCode: z.number().int().min(-INT_MAX).max(INT_MAX).nullable(),
   logGaps: z.array(LogGap).max(10).optional().describe('what the log lacks; absent: nothing'),
 });
 export type Result = z.infer<typeof Result>;
