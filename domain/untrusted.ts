@@ -17,5 +17,5 @@ const MOST_TEXT = 2_000;
 export function plainText(text: unknown, most = MOST_TEXT): string {
   if (typeof text !== 'string') return '';
   const plain = text.slice(0, most + 1).replaceAll(/[\p{Cc}\p{Cs}]+/gu, ' ');
-  return plain.length > most ? `${plain.slice(0, most - 1).replace(/\p{Cs}$/u, '')}…` : plain;
+  return text.length > most ? `${plain.slice(0, most - 1).replace(/\p{Cs}$/u, '')}…` : plain;
 }

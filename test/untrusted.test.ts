@@ -18,6 +18,7 @@ test.each<[what: string, said: unknown, shown: string]>([
   ['line ends and escapes', 'a\r\n\u001b[31mred', 'a [31mred'],
   ['half a character', 'half \ud83d of one', 'half   of one'],
   ['a long one', 'x'.repeat(3_000), `${'x'.repeat(1_999)}…`],
+  ['a long one that shrinks', `\0\0\0${'x'.repeat(3_000)}`, ` ${'x'.repeat(1_998)}…`],
   ['none', undefined, ''],
   ['an object', { toString: () => 'x' }, ''],
 ])('C3 a text is cleaned before it is stored or shown: %s', (_what, said, shown) => {
