@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Router, type Request, type Response } from 'express';
 import { z } from 'zod';
-import { readLog } from '../../adapters/log-store';
+import { readLog, type LogRange } from '../../adapters/log-store';
 import { readLogState } from '../../adapters/store/logs';
 import { readAttempt } from '../../adapters/store/runs';
 import { runStatus } from '../../domain/verdict';
@@ -90,9 +90,9 @@ function enterReaders({ limits }: ApiContext, request: Pick<Request, 'socket'>, 
 
 async function sendEvents(context: ApiContext, request: Request<RunPath>, response: Response): Promise<void> {
   const query = Query.parse(request.query);
+  enterReaders(context, request, response);
   const place = await locate(context, request.params, query.attempt);
   let at = resumeAt(request.get('last-event-id'), query.offset ?? 0);
-  enterReaders(context, request, response);
   const gone = new AbortController();
   response.on('close', () => gone.abort());
   const signal = AbortSignal.any([gone.signal, context.stopping]);
@@ -107,7 +107,7 @@ async function sendEvents(context: ApiContext, request: Request<RunPath>, respon
     const now = await look(context, request.params, place);
     place.attempt = now.attempt;
     if (now.bytes > at) {
-      for await (const bytes of readLog(context, { ...place, fromByte: at, toByte: now.bytes })) {
+      for await (const bytes of readShared(context, { ...place, fromByte: at, toByte: now.bytes })) {
         at = await writeChunks(response, { at, bytes, signal });
       }
       spokeAt = Date.now();
@@ -133,22 +133,41 @@ function resumeAt(lastEventId: string | undefined, offset: number): number {
   return at;
 }
 
-type Look = ReturnType<typeof askRows>;
-const looks = new WeakMap<ApiContext, Map<string, { at: number; found: Look }>>();
+/** What was found for a moment, by what was asked: all who ask the same at once share one answer. */
+class Shared<T> {
+  private readonly known = new Map<string, Promise<T>>();
 
-/** All readers of one log share one look at its rows. */
-function look(context: ApiContext, path: RunPath, place: LogPlace): Look {
-  const known = looks.get(context) ?? new Map<string, { at: number; found: Look }>();
-  looks.set(context, known);
-  const key = `${place.runId}/${place.attempt}`;
-  const before = known.get(key);
-  if (before && performance.now() - before.at < LOOK_MS / 2) return before.found;
-  const found = askRows(context, path, place);
-  known.set(key, { at: performance.now(), found });
-  // What is known grows old at once; what nobody reads any more is forgotten.
-  const forget = (): void => void (known.get(key)?.found === found && known.delete(key));
-  found.then(() => setTimeout(forget, LOOK_MS).unref(), forget);
-  return found;
+  /** @param forMs for which an answer counts once it is there */
+  constructor(private readonly forMs: number) {}
+
+  ask(key: string, find: () => Promise<T>): Promise<T> {
+    const before = this.known.get(key);
+    if (before) return before;
+    const found = find();
+    this.known.set(key, found);
+    const forget = (): void => void this.known.delete(key);
+    found.then(() => setTimeout(forget, this.forMs).unref(), forget);
+    return found;
+  }
+}
+
+const looks = new Shared<Awaited<ReturnType<typeof askRows>>>(LOOK_MS / 2);
+/** Readers of one log are mostly at its end together, so they want the same few bytes. */
+const ends = new Shared<Buffer>(LOOK_MS);
+
+const look = (context: ApiContext, path: RunPath, place: LogPlace) =>
+  looks.ask(`${place.runId}/${place.attempt}`, () => askRows(context, path, place));
+
+async function* readShared(context: ApiContext, range: LogRange): AsyncGenerator<Buffer> {
+  const { runId, attempt, fromByte, toByte } = range;
+  if (toByte - fromByte > EVENT_BYTES) yield* readLog(context, range);
+  else yield await ends.ask(`${runId}/${attempt}/${fromByte}-${toByte}`, () => collect(readLog(context, range)));
+}
+
+async function collect(source: AsyncIterable<Buffer>): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for await (const part of source) parts.push(part);
+  return Buffer.concat(parts);
 }
 
 /** A run that has no attempt yet is waited for. */
