@@ -112,6 +112,19 @@ describe.each([...(hasBox ? ['in a box'] : []), 'where the host has no box'])('%
     expect(readdirSync(outside)).toEqual(['precious']);
   });
 
+  test('H5 a URL of several lines names no further submodule', async () => {
+    const payload = repository(named('lines-payload'), { owned: 'by a repository\n' });
+    const commit = git(payload, 'rev-parse', 'HEAD');
+    const lines = `file://${payload}\\nlink ${commit}\\npath kept\\nfrom file://${payload}`;
+    const section = `[submodule "m"]\n\tpath = sub\n\turl = "${lines}"\n`;
+    const at = repository(named('lines'), { '.gitmodules': section, 'kept/file': 'x' });
+    link(at, { sub: commit });
+
+    await expect(take(`file://${at}`)).rejects.toMatchObject({
+      message: expect.stringContaining('the url of submodule sub has characters that no URL has'),
+    });
+  });
+
   test('H5 a tree that has a link and a folder of one name leads nowhere', async () => {
     const outside = join(dir, named('target'));
     mkdirSync(outside);
@@ -386,6 +399,8 @@ test.each([
   'http://127%2e0%2e0%2e1/x.git',
   'ssh://-oProxyCommand=id/x.git',
   'ext::sh -c id',
+  '-c@example.org:x',
+  '--upload-pack=id@example.org:x',
   'ext::sh@x:y',
   'fd::17',
   '/etc',

@@ -336,6 +336,7 @@ test('H5 files kept by git-lfs are there, and come from the mirror the second ti
   const large = newRepository('large');
   git(large, 'lfs', 'install', '--local');
   git(large, 'lfs', 'track', '*.bin');
+  writeFileSync(join(large, '.lfsconfig'), '[lfs]\n\tfetchexclude = *\n');
   commit(large, 'a.bin', 'the real bytes\n');
   const checkout = wish('main', { url: `file://${large}` });
   const first = await take(engine, root, checkout);

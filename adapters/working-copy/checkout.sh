@@ -122,13 +122,15 @@ is_own() {
 # HOST -> the addresses that it stands for, as far as can be known here
 addresses_of() {
   ! command -v getent >/dev/null || getent ahosts "$1" | awk '!seen[$1]++ { print $1 }' | grep . && return
-  case $1 in
+  case $(printf %s "$1" | tr A-Z a-z) in
   localhost | *.localhost) echo 127.0.0.1 ;;
   *:* | 0[xX]* | *.0[xX]*) echo "$1" ;;
   *[!0-9.]*) ;;
   *) echo "$1" ;;
   esac
 }
+
+has_proxy() { [ -n "$http_proxy$https_proxy$HTTPS_PROXY$all_proxy$ALL_PROXY" ] || git config --get-regexp '^http\..*proxy$' >/dev/null; }
 
 # URL AUTHORITY SCHEME; what the name was found to stand for is kept, so that git finds the same
 permit_host() {
@@ -145,6 +147,8 @@ permit_host() {
   esac
   case $port in *[!0-9]*) refuse "the port of $1 cannot be told"; return ;; esac
   found=$(addresses_of "$host")
+  # A name that is nothing now may be this host a moment later. Where there is a proxy it is the proxy that looks it up.
+  case $3 in ssh) ;; *) [ -n "$found" ] || ! command -v getent >/dev/null || has_proxy || { refuse "could not resolve host $host"; return; } ;; esac
   for address in $found; do
     ! is_own "$address" || is_named "$host" "$port" || {
       refuse "$1 leads to $address, which is of this host or its own link; to allow it, name $host in SLIPWAY_LOCAL_REPOSITORIES of the worker"
@@ -174,7 +178,7 @@ permit() {
   *)
     authority=${1%%:*}
     case $authority in
-    */* | "$1") refuse "$1 is no URL of a repository" ;;
+    -* | */* | *[!A-Za-z0-9._@-]* | "$1") refuse "$1 is no URL of a repository" ;;
     *@*) permit_host "$1" "$authority" ssh ;;
     *) refuse "$1 is no URL of a repository" ;;
     esac

@@ -21,17 +21,17 @@ is_hex() { case $1 in *[!0-9a-f]*) return 1 ;; esac; [ ${#1} -ge 7 ]; }
 is_id() { is_hex "$1" && { [ ${#1} = 40 ] || [ ${#1} = 64 ]; }; }
 
 take_one() {
-  take "$source" "+$1:refs/slipway/one" && commit_of refs/slipway/one || exit 3
+  take -- "$source" "+$1:refs/slipway/one" && commit_of refs/slipway/one || exit 3
   in_mirror update-ref -d refs/slipway/one
 }
 
 case $verb in
 ask)
-  git_here ls-remote "$source" HEAD >/dev/null 2>&1
+  git_here ls-remote -- "$source" HEAD >/dev/null 2>&1
   exit
   ;;
 moved)
-  GIT_TRACE_CURL=1 GIT_TRACE_CURL_NO_DATA=1 git_here ls-remote "$source" HEAD 2>&1 >/dev/null |
+  GIT_TRACE_CURL=1 GIT_TRACE_CURL_NO_DATA=1 git_here ls-remote -- "$source" HEAD 2>&1 >/dev/null |
     sed -n 's/.*<= Recv header: [Ll]ocation: *//p' | tail -n 1 | tr -d '\r' | sed -n 's,/info/refs?service=git-upload-pack$,,p'
   exit
   ;;
@@ -47,7 +47,7 @@ if [ ! -e "$mirror/config" ]; then
   git_here init -q --bare --template= "$mirror" || exit 1
 fi
 is_id "$ref" && commit_of "$ref" && exit
-take --prune "$source" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' || exit 1
+take --prune -- "$source" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' || exit 1
 if is_id "$ref"; then
   commit_of "$ref" || take_one "$ref"
 else

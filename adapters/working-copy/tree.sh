@@ -30,8 +30,8 @@ lay_out() {
 # git itself writes the files, so no link is followed; the address is there so that git-lfs knows no other.
 fill_in() {
   rm -f "$tree/.git/index"
-  in_tree -c lfs.storage="$store" -c lfs.url=file:///nonexistent -c filter.lfs.required=true \
-    -c filter.lfs.clean='git-lfs clean -- %f' -c filter.lfs.smudge='git-lfs smudge -- %f' -c filter.lfs.process='git-lfs filter-process' \
+  in_tree -c lfs.storage="$store" -c lfs.url=file:///nonexistent -c lfs.fetchinclude= -c lfs.fetchexclude= \
+    -c filter.lfs.required=true -c filter.lfs.clean='git-lfs clean -- %f' -c filter.lfs.smudge='git-lfs smudge -- %f' -c filter.lfs.process='git-lfs filter-process' \
     checkout -q --force --detach "$commit" >&2 &&
     git -C "$tree" lfs install --local --skip-smudge >/dev/null
 }
@@ -55,6 +55,7 @@ list_submodules() {
     name=$(name_of "$path" "$settings")
     [ -n "$name" ] || fail "submodule $path is not in exactly one section of .gitmodules, with one path and one url"
     from=$(in_tree config --get "submodule.$name.url") || fail "submodule $path has no url that git takes"
+    case $from in *[[:cntrl:]]*) fail "the url of submodule $path has characters that no URL has" ;; esac
     printf 'link %s\npath %s\nfrom %s\n' "${id%% *}" "$path" "$from"
   done
 }
