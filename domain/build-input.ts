@@ -107,6 +107,11 @@ export interface BuildTiming {
   reattachGraceMs: number;
   /** The same for a worker that said it goes away, as in an upgrade. */
   detachGraceMs: number;
+  /**
+   * How long a run that is being cancelled waits for its silent worker, which alone can say that nothing of it runs any
+   * more; absent, as in older histories: as long as any other.
+   */
+  cancelGraceMs?: number;
   /** Added to a run's own limit: the worker stops it first, this is the net below. */
   runMarginMs: number;
   /**
@@ -122,6 +127,7 @@ export const DEFAULT_TIMING = {
   heartbeatTimeoutMs: 12_000,
   reattachGraceMs: 15_000,
   detachGraceMs: 60_000,
+  cancelGraceMs: 10 * MINUTE_MS,
   runMarginMs: HOUR_MS,
   askAgainMs: { first: 500, most: 6 * HOUR_MS, factor: 4 },
   ageStepMs: 10 * MINUTE_MS,

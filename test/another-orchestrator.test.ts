@@ -8,7 +8,7 @@ import type { JobActivities } from '../activities/job-types';
 import type { RecordActivities } from '../activities/record-types';
 import type { JobResult } from '../domain/job-result';
 import { BUILD_WORKFLOW, DEFAULT_TIMING, type BuildInput } from '../domain/build-input';
-import { clusterQueue, ORCHESTRATOR_QUEUE } from '../domain/names';
+import { clusterQueue, ORCHESTRATOR_QUEUE, workerQueue } from '../domain/names';
 import { startTemporal, type TestTemporal } from './setup/temporal';
 import { waitFor } from './setup/wait-for';
 
@@ -18,6 +18,8 @@ const CLUSTER = 'local';
 let temporal: TestTemporal;
 let client: Client;
 const closers: (() => Promise<void>)[] = [];
+/** Of the test that runs. */
+const workers: (() => Promise<void>)[] = [];
 beforeAll(async () => {
   Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
   temporal = await startTemporal();
@@ -25,6 +27,9 @@ beforeAll(async () => {
   closers.push(() => connection.close());
   client = new Client({ connection });
 }, 60_000);
+afterEach(async () => {
+  for (const stop of workers.splice(0)) await stop();
+});
 afterAll(async () => {
   for (const close of closers.reverse()) await close();
   await temporal?.stop();
@@ -41,7 +46,7 @@ async function startWorker(options: Omit<WorkerOptions, 'connection'>): Promise<
     await running;
     await connection.close();
   };
-  closers.push(stop);
+  workers.push(stop);
   return stop;
 }
 
@@ -116,3 +121,75 @@ test('B4 B11 two runs lost their supervisors at once, the store answered one by 
 
   await seen('the build ends', async () => (await build.describe()).status.name === 'COMPLETED');
 }, 90_000);
+
+describe('a run that is cancelled while its worker is silent', () => {
+  const OWN = workerQueue(CLUSTER, 'silent');
+  let closed: string[];
+  beforeEach(async () => {
+    closed = [];
+    const activities: RecordActivities = {
+      locateAttempt: async () => ({ queue: OWN, isHeard: false }),
+      closeAttempt: async ({ message }) => {
+        closed.push(message);
+        return { cause: 'host-lost' };
+      },
+      closeRuns: async (runs) => void closed.push(...runs.map(({ cause, message }) => `${cause}: ${message}`)),
+      expireBuild: async () => undefined,
+      readPriority: async () => ({ priority: 3 }),
+      placeRun: async () => ({}),
+      maintainCluster: async () => ({ isOver: true, left: 0, why: '' }),
+      finishBuild: async () => ({ outcome: 'cancelled', cause: 'cancel-requested' }),
+    };
+    const away: JobActivities['runJob'] = async () => ({ kind: 'detached', queue: OWN });
+    await startWorker({ taskQueue: ORCHESTRATOR_QUEUE, workflowBundle, activities });
+    await startWorker({ taskQueue: clusterQueue(CLUSTER), activities: { runJob: away, reattach: away } });
+  });
+
+  /** @returns once its worker is waited for */
+  async function cancelled(name: string, cancelGraceMs: number): Promise<WorkflowHandle> {
+    const runs = [{ id: 'a', name: 'a', job: 'a', cluster: CLUSTER, timeoutMs: 60_000 }];
+    const timing = { ...DEFAULT_TIMING, reattachGraceMs: 500, cancelGraceMs };
+    const input: BuildInput = { buildId: name, project: 'p', number: 2, runs, jobs: [], window: 100, timing };
+    const options = { workflowId: name, taskQueue: ORCHESTRATOR_QUEUE, args: [input] };
+    const build = await client.workflow.start(BUILD_WORKFLOW, options);
+    const waitsFor = async (isCancelled: boolean): Promise<boolean> => {
+      const { events } = await build.fetchHistory();
+      const asked = (events ?? []).flatMap(({ activityTaskScheduledEventAttributes: task }) =>
+        task?.activityType?.name === 'reattach' ? [Buffer.from(task.input?.payloads?.[0]?.data ?? []).toString()] : [],
+      );
+      return asked.some((input) => !isCancelled || input.includes('"cancel":true'));
+    };
+    await seen('its worker is gone', () => waitsFor(false));
+    await build.cancel();
+    await seen('its worker is told to stop it', () => waitsFor(true));
+    return build;
+  }
+
+  test('B7 is not cancelled before that worker is back and has stopped it', async () => {
+    const build = await cancelled('comes-back', 600_000);
+    // The first time it was waited for is over.
+    await seen('it waits on', async () =>
+      ((await build.fetchHistory()).events ?? []).some((event) => event.activityTaskTimedOutEventAttributes),
+    );
+    const before = [...closed];
+    const stopped: JobActivities['runJob'] = async ({ cancel }) => ({
+      kind: 'finished',
+      cause: cancel ? 'cancel-requested' : 'ok',
+      message: '',
+      recorded: true,
+    });
+    await startWorker({ taskQueue: OWN, activities: { runJob: stopped, reattach: stopped } });
+    await seen('the build ends', async () => (await build.describe()).status.name === 'COMPLETED');
+
+    expect(before).toEqual([]);
+    expect(closed).toEqual([]);
+  }, 60_000);
+
+  test('B7 is cancelled once that worker stayed away for too long, with the words that nobody could confirm it', async () => {
+    const build = await cancelled('stays-away', 2_000);
+    await seen('the build ends', async () => (await build.describe()).status.name === 'COMPLETED');
+
+    const said = 'its worker did not come back within 2 s, so nobody could confirm that its script is gone';
+    expect(closed).toEqual([said, `cancel-requested: cancelled; ${said}`]);
+  }, 60_000);
+});

@@ -211,7 +211,14 @@ async function findAgain(
   // It is there, but slow to start, or Temporal does not reach it: as long as one that was stopped it is waited for.
   if (found.isHeard && allMs < timing.detachGraceMs) return { ...again, waitedMs: allMs };
   const message = `its worker did not come back within ${allMs / 1000} s`;
-  return closeAttempt(context, number, { cause: 'host-lost', message });
+  if (!CancellationScope.current().consideredCancelled) {
+    return closeAttempt(context, number, { cause: 'host-lost', message });
+  }
+  // No other attempt waits for this, and its script may still run: cancelled is said once it is gone, or once nobody can say.
+  const leftMs = (timing.cancelGraceMs ?? 0) - allMs;
+  if (leftMs > 0) return { ...again, limitMs: Math.min(Math.max(allMs, again.limitMs), leftMs), waitedMs: allMs };
+  const unsure = `${message}, so nobody could confirm that its script is gone`;
+  return closeAttempt(context, number, { cause: 'host-lost', message: unsure });
 }
 
 /** Once a run is cancelled, whatever it still has to do must not be cancelled too. */
