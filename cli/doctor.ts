@@ -3,10 +3,10 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { access, constants, statfs } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { findOnPath } from '../adapters/debian-packages';
 import { connectDocker, findDockerEngine } from '../adapters/docker-setup';
+import { tryToListen } from '../adapters/own-port';
 import { readListen, readSettings, type Settings } from '../adapters/settings';
 import { hasStarterImage, lookForStaticBusybox, STARTER_IMAGE, tryStarterImage } from '../adapters/starter-image';
 import { isAtLeast, lookForTemporalCli, OLDEST_TEMPORAL_SERVER, TEMPORAL_CLI_VERSION } from '../adapters/temporal-cli';
@@ -190,15 +190,6 @@ async function checkPorts({ settings, env }: DoctorOptions): Promise<Check[]> {
       return { ...check, state: 'missing', detail, fix: `${name}=${shape}${number + 10} npm start` };
     }),
   );
-}
-
-/** @returns the system's word for why not, or undefined when it can be done */
-export function tryToListen(host: string, port: number): Promise<string | undefined> {
-  return new Promise((done) => {
-    const server = createServer();
-    server.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
-    server.listen({ host, port, exclusive: true }, () => server.close(() => done(undefined)));
-  });
 }
 
 async function checkDataDir({ settings: { dataDir } }: DoctorOptions): Promise<Check[]> {

@@ -4,6 +4,7 @@ import { mkdirSync } from 'node:fs';
 import { basename, join, relative, resolve } from 'node:path';
 import { connectDocker, ensureDockerEngine } from '../adapters/docker-setup';
 import { readListen, readSettings, urlHere, type Settings } from '../adapters/settings';
+import { whyTaken, type OwnPort } from '../adapters/own-port';
 import { ensureStarterImage } from '../adapters/starter-image';
 import { findTemporalCli } from '../adapters/temporal-cli';
 import { devServerArgs, isTemporalReady } from '../adapters/temporal-dev-server';
@@ -11,7 +12,6 @@ import { stopOnSignal, Supervisor, type ChildSpec } from '../workers/supervisor'
 import { Client } from './client';
 import { run } from './commands';
 import { CommandError, type Output } from './context';
-import { tryToListen } from './doctor';
 import { writeAddresses } from './folder-token';
 import { adminTokenFile, ensureSecret, ensureSshKey, gatewaySecretFile, joinLocalCluster } from './local-cluster';
 import { paint } from './print';
@@ -60,16 +60,17 @@ async function startAll(supervisor: Supervisor, settings: Settings, announce: (l
     await supervisor.start(spec);
     announce(`${spec.name} is up (${((Date.now() - began) / 1000).toFixed(1)} s)`);
   };
-  await requireFreeGateway(settings);
+  const gatewayPort = portOf(settings, 'SLIPWAY_GATEWAY_LISTEN');
+  await requireFree(gatewayPort);
   const engine = prepareEngine(settings, announce);
   engine.catch(() => undefined);
   const stores = settings.DATABASE_URL === undefined ? [start(ours('database', 'workers/database.js'))] : [];
   const temporal = process.env['TEMPORAL_ADDRESS'] ? [] : [startTemporal(settings, announce, start)];
   await Promise.all([...stores, ...temporal]);
   await Promise.all([
-    start(ours('api', 'api/main.js')),
+    start({ ...ours('api', 'api/main.js'), ports: [portOf(settings, 'SLIPWAY_LISTEN')] }),
     start(ours('orchestrator', 'workers/orchestrator.js')),
-    start({ ...ours('gateway', 'gateway/main.js'), env: gatewayEnv(env, settings) }),
+    start({ ...ours('gateway', 'gateway/main.js'), env: gatewayEnv(env, settings), ports: [gatewayPort] }),
   ]);
   writeAddresses(settings);
   const dockerHost = await engine;
@@ -91,8 +92,8 @@ function gatewayEnv(env: NodeJS.ProcessEnv, settings: Settings): NodeJS.ProcessE
   };
 }
 
-function requireFreeGateway({ SLIPWAY_GATEWAY_LISTEN: listen }: Settings): Promise<void> {
-  return requireFree(readListen(listen), 'SLIPWAY_GATEWAY_LISTEN');
+function portOf(settings: Settings, setting: 'SLIPWAY_LISTEN' | 'SLIPWAY_GATEWAY_LISTEN'): OwnPort {
+  return { ...readListen(settings[setting]), setting };
 }
 
 /** @returns the engine's address, for DOCKER_HOST */
@@ -111,29 +112,26 @@ async function startTemporal(
   const program = await findTemporalCli({ toolsDir: join(settings.dataDir, 'tools'), announce });
   const { SLIPWAY_TEMPORAL_PORT: port, SLIPWAY_TEMPORAL_UI_PORT: uiPort } = settings;
   const host = '127.0.0.1';
-  await requireFree(
-    { host, port },
-    'SLIPWAY_TEMPORAL_PORT',
-    `; to use the Temporal server there, set TEMPORAL_ADDRESS=127.0.0.1:${port}`,
-  );
-  await requireFree({ host, port: uiPort }, 'SLIPWAY_TEMPORAL_UI_PORT');
+  const ports = [
+    { host, port, setting: 'SLIPWAY_TEMPORAL_PORT' },
+    { host, port: uiPort, setting: 'SLIPWAY_TEMPORAL_UI_PORT' },
+  ] as const;
+  await requireFree(ports[0], `; to use the Temporal server there, set TEMPORAL_ADDRESS=127.0.0.1:${port}`);
+  await requireFree(ports[1]);
   await start({
     name: 'temporal',
     command: program,
     args: devServerArgs({ dbFile: join(settings.dataDir, 'temporal.db'), port, uiPort }),
+    ports,
     readyWhen: () => isTemporalReady(`127.0.0.1:${port}`),
     logFile: join(settings.dataDir, 'logs', 'temporal.log'),
   });
 }
 
 /** A stranger on our port would answer in our server's name. @throws CommandError */
-async function requireFree(at: { host: string; port: number }, setting: string, more = ''): Promise<void> {
-  const refused = await tryToListen(at.host, at.port);
-  if (refused === undefined) return;
-  if (refused !== 'EADDRINUSE') {
-    throw new CommandError(`${at.host}:${at.port} cannot be listened on (${refused}); set ${setting}${more}`);
-  }
-  throw new CommandError(`port ${at.port} is taken by another program; stop it, or set ${setting}${more}`);
+async function requireFree(port: OwnPort, more = ''): Promise<void> {
+  const why = await whyTaken(port);
+  if (why !== undefined) throw new CommandError(`${why}${more}`);
 }
 
 function childEnv(settings: Settings): NodeJS.ProcessEnv {

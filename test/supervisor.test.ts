@@ -1,6 +1,7 @@
 // Proves that children are kept alive, stopped in order, and never left behind: real processes, real SIGKILL.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
 import {
   existsSync,
   mkdirSync,
@@ -68,6 +69,23 @@ describe('back-off', () => {
     expect(waits).toEqual([200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
     expect(nextBackoffMs(5_000, 30_000, LIMITS)).toBe(200);
     expect(nextBackoffMs(5_000, 29_999, LIMITS)).toBe(5_000);
+  });
+
+  it('C8 names the port that another program has taken from a child, and the setting of it', async () => {
+    const thief = createServer();
+    thief.listen(0, '127.0.0.1');
+    await once(thief, 'listening');
+    const { port } = thief.address() as AddressInfo;
+    const supervisor = await open({ backoffMs: 10, backoffMaxMs: 10 });
+    const ports = [{ host: '127.0.0.1', port, setting: 'SLIPWAY_LISTEN' }];
+    await supervisor.start(shell('api', 'sleep 0.05; exit 1', { ports }));
+    await waitFor(() => said.length > 0, { what: 'its end is told' });
+    thief.close();
+    const taken = `api ended (exit code 1); port ${port} is taken by another program; stop it, or set SLIPWAY_LISTEN; starting it again in 0.01 s`;
+    const free = 'api ended (exit code 1); starting it again in 0.01 s';
+    await waitFor(() => said.includes(free), { what: 'the port is free again' });
+
+    expect(said[0]).toBe(taken);
   });
 
   it('slows a child down that dies again and again, and says so each time', async () => {

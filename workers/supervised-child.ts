@@ -8,6 +8,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { boundCommand } from '../adapters/bound-command';
+import { whyTaken, type OwnPort } from '../adapters/own-port';
 import { forgetChild, rememberChild, signalIfAlive } from './leftovers';
 
 export interface ChildSpec {
@@ -23,6 +24,8 @@ export interface ChildSpec {
   stopSignal?: NodeJS.Signals;
   stopTimeoutMs?: number;
   logFile: string;
+  /** On which it listens; those that another program has taken are named when it ends. */
+  ports?: readonly OwnPort[];
 }
 
 export interface SupervisorOptions {
@@ -188,9 +191,21 @@ export class SupervisedChild {
     if (this.state === 'stopping') return;
     if (this.firstReady && ++this.earlyExits >= options.startTries) return this.giveUp(`does not start: ${how}`);
     this.waitMs = nextBackoffMs(this.waitMs, Date.now() - this.startedAtMs, options);
-    options.announce(`${spec.name} ended (${how}); starting it again in ${this.waitMs / 1000} s`);
     this.state = 'waiting';
-    this.restartTimer = setTimeout(() => this.launch(), this.waitMs);
+    void this.launchLater(how);
+  }
+
+  /** Its own words are in its log alone, and one word of a stolen port is worth more than its exit code. */
+  private async launchLater(how: string): Promise<void> {
+    const { spec, options, waitMs } = this;
+    const said = [`${spec.name} ended (${how})`];
+    for (const port of spec.ports ?? []) {
+      const why = await whyTaken(port);
+      if (why !== undefined) said.push(why);
+    }
+    if (this.state !== 'waiting') return;
+    options.announce(`${said.join('; ')}; starting it again in ${waitMs / 1000} s`);
+    this.restartTimer = setTimeout(() => this.launch(), waitMs);
   }
 
   private giveUp(why: string): void {
