@@ -8,6 +8,7 @@ import type { RefusalAudit } from '../adapters/refusal-audit';
 import type { Identities } from '../adapters/worker-identity';
 import type { Limits } from './limits';
 import type { OwnAddress } from './own-address';
+import type { Troubles } from './troubles';
 import type { Links } from './views';
 
 export interface ApiContext {
@@ -22,6 +23,8 @@ export interface ApiContext {
   /** Who calls as a worker. */
   identities: Identities;
   refusals: RefusalAudit;
+  /** What keeps this server from its work. */
+  troubles: Troubles;
   /** Secret that may do everything an operator can; without one only tokens in the store count. */
   adminToken: string | undefined;
   /** Largest JSON body, bytes. */

@@ -17,6 +17,7 @@ import type { ApiContext } from './context';
 import { makeLimits } from './limits';
 import { readOwnAddress } from './own-address';
 import { listen, makeApp, makeTriggerApp } from './server';
+import { Troubles } from './troubles';
 
 runProcess('api', serve);
 
@@ -56,6 +57,7 @@ function makeContext(settings: Settings, ports: Ports): ApiContext {
     limits: makeLimits(),
     identities: new Identities({ accessOf: (cluster) => readAccess(ports.db, cluster) }),
     refusals: new RefusalAudit(ports.db, ports.log),
+    troubles: new Troubles(() => ports.temporal.check()),
     adminToken: settings.SLIPWAY_ADMIN_TOKEN,
     maxBodyBytes: settings.SLIPWAY_MAX_BODY_BYTES,
     logCapBytes: settings.SLIPWAY_LOG_CAP_BYTES,

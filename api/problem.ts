@@ -57,6 +57,7 @@ export function errorHandler(log: Logger): ErrorRequestHandler {
       return;
     }
     const refusal = toRefusal(error);
+    if (refusal.status >= 500) response.locals['failure'] = refusal.detail;
     if (refusal.status >= 500) log.error({ path: request.path, error: describe(error) }, refusal.detail);
     // A worker that comes back after it was given up: it is told so, and so are we.
     if (error instanceof FencedError) log.warn({ path: request.path }, `refused: ${refusal.detail}`);

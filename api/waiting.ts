@@ -10,13 +10,13 @@ import { readOrganisation } from '../adapters/store/projects';
 import { askOf } from '../domain/host-tag';
 import { whyForbidden, type ClusterRules } from '../domain/cluster-choice';
 import type { BlueprintStanding } from '../domain/on-demand';
-import { whyWaiting, type ClusterNow } from '../domain/waiting';
+import { whyHeldUp, whyWaiting, type ClusterNow } from '../domain/waiting';
 import type { ApiContext } from './context';
 
 type Standing = Pick<RunRow, 'name' | 'state' | 'spec'>;
 
 /**
- * One sentence a waiting run, by its name. @param runs those to be told about, of one build
+ * One sentence for each run that waits or is held up, by its name. @param runs those to be told about, of one build
  * @param all every run of the build
  */
 export async function sayWaiting(
@@ -24,13 +24,14 @@ export async function sayWaiting(
   buildId: string,
   { runs, all }: { runs: readonly RunRow[]; all: readonly Standing[] },
 ): Promise<Map<string, string>> {
-  const waiting = runs.filter((run) => run.state === 'queued');
-  if (waiting.length === 0) return new Map();
-  const names = [...new Set(waiting.map((run) => run.cluster))];
+  const open = runs.filter((run) => run.state !== 'finished');
+  if (open.length === 0) return new Map();
+  const waiting = open.filter((run) => run.state === 'queued' && run.cancel_requested_at === null);
+  const names = [...new Set(open.map((run) => run.cluster))];
   const [clusters, jobs, positions, organisation] = await Promise.all([
     readClusters(context, names),
     readJobs(context.db, buildId),
-    readPositions(context, names),
+    readPositions(context, [...new Set(waiting.map((run) => run.cluster))]),
     readOrganisation(context.db, buildId),
   ]);
   const forbiddenIn = (run: RunRow): string | undefined => {
@@ -44,19 +45,30 @@ export async function sayWaiting(
     const open = all.filter((run) => run.spec.job === job && run.state !== 'finished' && run.state !== 'queued');
     return maxParallel !== undefined && open.length >= maxParallel ? { job, maxParallel } : undefined;
   };
+  const trouble = context.troubles.say();
+  const sayWhy = (run: RunRow): string | null => {
+    const isCancelled = run.cancel_requested_at !== null;
+    const cluster = clusters.get(run.cluster);
+    if (run.state !== 'queued' || isCancelled) {
+      const host = run.state === 'queued' ? null : run.host;
+      return cluster ? whyHeldUp({ host, isCancelled }, cluster) : null;
+    }
+    const facts = {
+      cluster: run.cluster,
+      hostTag: askOf(run.spec),
+      pinned: run.placement.pinned,
+      forbidden: forbiddenIn(run),
+      openNeeds: run.spec.needs.filter((need) => unfinished.has(need)),
+      jobLimit: limitOf(run.spec.job),
+      noted: sayEnded(run),
+      place: placeOf(positions.get(run.cluster)?.get(run.id)),
+    };
+    return whyWaiting(facts, cluster);
+  };
   return new Map(
-    waiting.map((run) => {
-      const facts = {
-        cluster: run.cluster,
-        hostTag: askOf(run.spec),
-        pinned: run.placement.pinned,
-        forbidden: forbiddenIn(run),
-        openNeeds: run.spec.needs.filter((need) => unfinished.has(need)),
-        jobLimit: limitOf(run.spec.job),
-        noted: sayEnded(run),
-        place: placeOf(positions.get(run.cluster)?.get(run.id)),
-      };
-      return [run.name, whyWaiting(facts, clusters.get(run.cluster))];
+    open.flatMap((run) => {
+      const parts = [trouble, sayWhy(run)].filter((part) => part !== null);
+      return parts.length === 0 ? [] : [[run.name, parts.join('; ')]];
     }),
   );
 }
@@ -108,11 +120,11 @@ async function readClusters(
   const states = await clusterStates(db, names, SILENT_AFTER_MS);
   const clusters = states.map(async (state): Promise<[string, ClusterNow & { rules: ClusterRules }]> => {
     const { name } = state.rules;
-    const [{ hosts }, blueprints] = await Promise.all([
+    const [{ hosts, silent }, blueprints] = await Promise.all([
       listOffers(db, name, SILENT_AFTER_MS),
       listBlueprints(db, name),
     ]);
-    return [name, { ...state, hosts, blueprints: blueprints.map(blueprintNow) }];
+    return [name, { ...state, hosts, silent, blueprints: blueprints.map(blueprintNow) }];
   });
   return new Map(await Promise.all(clusters));
 }

@@ -12,6 +12,8 @@ export interface HostOffer extends TaggedHost {
   isWarm?: boolean;
   /** Why it takes no new runs, e.g. its disk is nearly full; null: it does. */
   notAccepting: string | null;
+  /** Nothing was heard of it lately. */
+  isAway?: boolean;
   /** A blueprint is making it. */
   isComing?: boolean;
   /** Who gets to it from another host of a run: any worker that serves hosts, or its own alone; absent: it is a worker's machine. */

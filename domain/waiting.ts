@@ -4,6 +4,13 @@ import { matchesTag, tagsOf } from './host-tag';
 import { sayBlueprint, type BlueprintStanding } from './on-demand';
 import { chooseHost, matchFree, onceItIsThere, type HostOffer } from './placement';
 
+/** What is known of a run that is not finished. */
+export interface OpenRun {
+  /** It has a slot there; null: it has none. */
+  host: string | null;
+  isCancelled: boolean;
+}
+
 export interface WaitingRun {
   cluster: string;
   hostTag: string | undefined;
@@ -35,8 +42,22 @@ export interface ClusterNow {
   refused?: RefusedWorker;
   /** Of workers that are connected. */
   hosts: readonly HostOffer[];
+  /** Machines of workers that are not connected any more. */
+  silent?: readonly HostOffer[];
   /** Which could make a host. */
   blueprints: readonly BlueprintStanding[];
+}
+
+/** Why a run that has a slot, or is being cancelled, does not get on; null: nothing is known that keeps it. */
+export function whyHeldUp({ host, isCancelled }: OpenRun, { hosts, silent = [] }: ClusterNow): string | null {
+  const isSilent =
+    silent.some(({ name }) => name === host) || hosts.some(({ name, isAway }) => name === host && isAway);
+  if (isSilent && isCancelled) {
+    return `the worker of host ${host} is silent, and its script may still run there; it is cancelled once that worker has stopped it, or has been silent for too long`;
+  }
+  if (isSilent) return `the worker of host ${host} is silent; its script may go on there`;
+  if (!isCancelled) return null;
+  return host === null ? 'it is being cancelled' : `its script on host ${host} is being stopped`;
 }
 
 /** @param cluster undefined: it is not registered any more */
@@ -55,19 +76,31 @@ function whyBlocked(run: WaitingRun, cluster: ClusterNow): string {
     return `cluster ${name} ${cluster.closed}, ${rest}`;
   }
   if (run.forbidden !== undefined) return run.forbidden;
-  if (cluster.hosts.length === 0) return sayNobody(name, cluster);
+  const absent = sayAbsent(cluster, hostTag);
+  if (cluster.hosts.length === 0) return [...absent, sayNobody(name, cluster)].join('; ');
   const choice = chooseHost(cluster.hosts, hostTag, '');
   const tags = tagsOf(hostTag);
   const onDemand = sayOnDemand(cluster, hostTag);
   const anyMatches = tags.every((tag) => cluster.hosts.some((host) => matchesTag(host, tag)));
   if (choice.kind === 'none') {
     // With a blueprint that fits, hosts that come near are of no interest.
-    const why = anyMatches || tags.length > 1 || onDemand.length === 0 ? [choice.reason, ...onDemand] : onDemand;
+    const isOfInterest = anyMatches || tags.length > 1 || onDemand.length === 0;
+    const why = isOfInterest ? [...(anyMatches ? [] : absent), choice.reason, ...onDemand] : onDemand;
     return `${why.join('; ')}${anyMatches ? sayPlace(place, name) : ''}`;
   }
   return place && place.position > 1
     ? `others are before it${sayPlace(place, name)}`
     : `it is offered to the workers of cluster ${name} now`;
+}
+
+/** Hosts that would do, were they there. */
+function sayAbsent({ silent = [] }: ClusterNow, ask: string | undefined): string[] {
+  const fitting = silent.filter((host) => tagsOf(ask).some((tag) => tag !== undefined && matchesTag(host, tag)));
+  if (fitting.length === 0) return [];
+  const names = nameSome(fitting.map(({ name }) => name));
+  const [first, second] = fitting;
+  if (second) return [`${names} have it, and are offline: their workers are silent`];
+  return [`${names} has it, and is offline: ${first?.notAccepting ?? 'its worker is silent'}`];
 }
 
 /** What blueprints do about the hosts that are missing: nothing, unless all of those can be made. */

@@ -277,20 +277,23 @@ export async function listHosts(
   return query.execute();
 }
 
-/** The hosts of a cluster as placement sees them: those that were heard lately, and those kept by workers, which say why they are not. */
+/**
+ * The hosts of a cluster as placement sees them: those that were heard lately, and those kept by workers, which say why they
+ * are not. @returns `silent`: machines of workers that are gone, which are offered to nobody
+ */
 export async function listOffers(
   db: Database | Transaction<Tables>,
   cluster: string,
   silentAfterMs: number,
-): Promise<{ hosts: HostOffer[]; freeSlots: number }> {
+): Promise<{ hosts: HostOffer[]; silent: HostOffer[]; freeSlots: number }> {
   const rows = await listHosts(db, cluster);
-  const hosts = rows
-    .filter((host) => host.silent_ms < silentAfterMs || host.origin !== 'worker')
-    .map((host) => offerOf(host, silentAfterMs));
+  const isThere = (host: HostRow): boolean => host.silent_ms < silentAfterMs || host.origin !== 'worker';
+  const hosts = rows.filter(isThere).map((host) => offerOf(host, silentAfterMs));
+  const silent = rows.filter((host) => !isThere(host)).map((host) => offerOf(host, silentAfterMs));
   const freeSlots = hosts
     .filter((host) => host.notAccepting === null)
     .reduce((sum, host) => sum + Math.max(host.slots - host.busySlots.length, 0), 0);
-  return { hosts, freeSlots };
+  return { hosts, silent, freeSlots };
 }
 
 /** As placement sees it. One that has failed is tried with one run at a time. */
@@ -305,6 +308,7 @@ export function offerOf(host: HostRow, silentAfterMs: number): HostOffer {
     busySlots: host.busy,
     workerId: host.worker ?? '',
     notAccepting: whyRefused(host, silentAfterMs),
+    isAway: host.silent_ms >= silentAfterMs,
     isComing: host.made?.phase === 'intended' || host.made?.phase === 'starting',
     reachedBy: host.reach === null ? undefined : host.reach.kind === 'container' ? 'own' : 'any',
     servesOthers: host.serves_others,

@@ -57,7 +57,7 @@ const ArtifactPath = z
 export function workerRoutes(context: ApiContext): Router {
   const router = Router();
   const attempt = '/v1/worker/attempts/:runId/:attempt';
-  router.use('/v1/worker', requireWorker(context));
+  router.use('/v1/worker', context.troubles.watch(), requireWorker(context));
 
   router.post('/v1/worker/hello', async (request, response) => {
     response.json(await greet(context, shapes.Hello.parse(request.body), workerOf(response)));

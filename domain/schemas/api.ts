@@ -145,7 +145,10 @@ export const RunSummary = z.strictObject({
   cause: Cause.nullable(),
   status: Status,
   message: z.string().describe('one sentence on how it ended; empty when there is nothing to add'),
-  waiting: z.string().nullable().describe('why it does not run yet, one sentence; null when it does or is finished'),
+  waiting: z
+    .string()
+    .nullable()
+    .describe('why it does not run yet, or does not get on, one sentence; null: it does, or is finished'),
   attempt: count.describe('number of the newest attempt, 0 before the first'),
   exitCode: z.number().int().nullable(),
   commit: z
