@@ -9,14 +9,15 @@ export interface RecordActivities {
   /**
    * Where an attempt is being worked on; undefined when nobody got it yet. @param attempt.absentQueue of a worker that was
    * waited for in vain: a listed host of its is given to another @param attempt.waitedMs for how long
-   * @returns `isHeard`: its worker said hello to the API meanwhile
+   * @returns `isHeard`: its worker said hello to the API meanwhile; `isDoorShut`: no worker of its cluster could, so it may be
+   * the gateway that is away, and not the host
    */
   locateAttempt(attempt: {
     runId: string;
     number: number;
     absentQueue?: string;
     waitedMs?: number;
-  }): Promise<{ queue?: string; endedAs?: Cause; isHeard?: boolean }>;
+  }): Promise<{ queue?: string; endedAs?: Cause; isHeard?: boolean; isDoorShut?: boolean }>;
   /** The cluster where a run waits now, and how often it was moved; nothing of a run that is not known. */
   placeRun(run: { runId: string }): Promise<{ cluster?: string; move?: number }>;
   /** The priority under which a run that was not taken is to be offered now, 1 (first) … 5 (last). */

@@ -13,7 +13,9 @@ export interface RecordPorts {
     number: number;
     absent?: string;
     waitedMs?: number;
-  }): Promise<{ worker: string | null; cluster: string; cause: Cause | null; isHeard: boolean } | undefined>;
+  }): Promise<
+    { worker: string | null; cluster: string; cause: Cause | null; isHeard: boolean; isDoorShut: boolean } | undefined
+  >;
   placeRun(runId: string): Promise<{ cluster: string; move: number } | undefined>;
   readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
@@ -30,6 +32,7 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
       queue: found.worker === null ? undefined : workerQueue(found.cluster, found.worker),
       endedAs: found.cause ?? undefined,
       isHeard: found.isHeard,
+      isDoorShut: found.isDoorShut,
     };
   };
   return {

@@ -1,5 +1,6 @@
 // Proves that a cluster's worker builds through the gateway alone: one address, and nothing but the key of its cluster.
 // Real processes, Temporal and Docker.
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster } from '../domain/schemas/clusters';
 import { TEST_TLS } from './setup/certificate';
 import { House, oneRun } from './setup/house';
@@ -7,7 +8,10 @@ import { waitFor } from './setup/wait-for';
 
 let house: House;
 beforeAll(async () => {
-  house = await House.open({ gateway: true });
+  house = await House.open({
+    gateway: true,
+    env: { SLIPWAY_HEARTBEAT_TIMEOUT_MS: '4000', SLIPWAY_REATTACH_GRACE_MS: '4000' },
+  });
 }, 120_000);
 afterAll(async () => house?.stop(), 60_000);
 
@@ -31,6 +35,20 @@ test('C2 C3 B4 a build passes through the gateway, which is killed and started a
   expect(await house.logOf('through', 1, 'work')).toBe(Array.from({ length: 20 }, (_, at) => `${at + 1}\n`).join(''));
   const starts = await house.request('GET', run.artifacts[0]!.url);
   expect(await starts.text()).toBe('started\n');
+}, 120_000);
+
+test('C3 B5 the gateway hangs for longer than a worker has to come back: no host is lost, the attempt is the first', async () => {
+  await house.project('hanging', oneRun('#!/bin/sh\nfor i in $(seq 40); do echo $i; sleep 0.5; done'));
+  await house.trigger('hanging');
+  await house.runIn('running', 'hanging', 1, 'work');
+
+  house.signal('gateway', 'SIGSTOP');
+  await sleep(14_000);
+  house.signal('gateway', 'SIGCONT');
+
+  expect((await house.finished('hanging', 1, 90_000)).status).toBe('passed');
+  const { attempts } = await house.run('hanging', 1, 'work');
+  expect(attempts.map(({ cause }) => cause)).toEqual(['ok']);
 }, 120_000);
 
 test('C3 a build goes on over a change of the secret of the gateway, as long as the one before is named', async () => {

@@ -42,6 +42,7 @@ import { hostMade, planOnDemand } from '../adapters/store/on-demand';
 import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
+import { recordWorker } from '../adapters/store/workers';
 import { beginRerun } from '../adapters/store/reruns';
 import { recordWorker } from '../adapters/store/workers';
 import {
@@ -511,6 +512,43 @@ describe.each(STORES)('on %s', (name, start) => {
         cause: null,
       });
       expect(await runOf(row.id)).toMatchObject({ state: 'leasing', host: 'host' });
+    });
+
+    test('B5 B6 a worker that is not heard is lost while others of its cluster are; when none is, it may be the door', async () => {
+      const { runIds, cluster } = await makeBuild(db);
+      const [mine, other] = [randomUUID(), randomUUID()];
+      const hello = (worker: string) =>
+        recordWorker(db, { worker, cluster, host: worker, labels: [], slots: 1, version: '1' });
+      const passed = (seconds: number) =>
+        Promise.all([
+          sql`update workers set last_seen_at = last_seen_at - ${seconds} * interval '1 second'
+            where cluster = ${cluster}`.execute(db),
+          sql`update clusters set door_opened_at = door_opened_at - ${seconds} * interval '1 second'
+            where name = ${cluster}`.execute(db),
+        ]);
+      const find = async () => {
+        const found = await locateAttempt(db, { runId: runIds[0]!, number: 1, waitedMs: 15_000 });
+        return { isHeard: found?.isHeard, isDoorShut: found?.isDoorShut };
+      };
+      await sql`update clusters set enlist_automatically = true where name = ${cluster}`.execute(db);
+      await hello(mine);
+      await hello(other);
+      await recordHost(db, { ...newHost(cluster, 'mine'), worker: mine }, SILENT_AFTER_MS);
+      expect(await ask(runIds[0]!, mine)).toMatchObject({ kind: 'granted' });
+      await passed(16);
+      expect(await find()).toEqual({ isHeard: false, isDoorShut: true });
+
+      // The door is open again, and who was away has not had the whole time to come.
+      await hello(other);
+      expect(await find()).toEqual({ isHeard: false, isDoorShut: true });
+
+      await passed(10);
+      await hello(other);
+      await passed(10);
+      await hello(other);
+      expect(await find()).toEqual({ isHeard: false, isDoorShut: false });
+      await hello(mine);
+      expect(await find()).toEqual({ isHeard: true, isDoorShut: false });
     });
 
     test('C8 without a host, or with silent ones only, the run waits and says why; a host that comes is used', async () => {

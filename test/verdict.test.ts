@@ -1,5 +1,6 @@
 // Proves the judgements: one outcome a cause, one word a state, and no combination that hides a failure.
 // Tables over every combination; no process is started.
+import { absenceGraceMs } from '../domain/absence';
 import { viewBuild } from '../api/views';
 import { BuildState, Cause, Outcome, RunState, type Status } from '../domain/schemas/words';
 import { buildStatus, isBad, isRetried, judgeBuild, outcomeOf, runStatus, type JudgedRun } from '../domain/verdict';
@@ -208,4 +209,13 @@ test('B6 each kind of trouble has a budget of its own: lost hosts do not use up 
   expect(isRetried(['host-lost', 'exit-code', 'host-lost'], { failure: 1 })).toBe(true);
   expect(isRetried(['host-lost', 'exit-code', 'container-lost', 'disk-full'], { failure: 1 })).toBe(false);
   expect(isRetried(['host-lost', 'exit-code', 'exit-code'], { failure: 1 })).toBe(false);
+});
+
+test.each([
+  ['B6', 'nobody hears: lost at once', { isHeard: false, isDoorShut: false }, 0],
+  ['B6', 'an older store did not ask for', {}, 0],
+  ['B5', 'says hello: as long as one that was stopped', { isHeard: true, isDoorShut: false }, 60_000],
+  ['B5', 'is of a cluster that nobody is heard of: minutes', { isHeard: false, isDoorShut: true }, 300_000],
+])('%s a worker that did not come and that %s', (...[, , found, graceMs]) => {
+  expect(absenceGraceMs(found, 60_000)).toBe(graceMs);
 });

@@ -23,6 +23,7 @@ import {
 import { takeDetour, type Detours } from '../domain/detours';
 import { readJobResult, type JobResult } from '../domain/job-result';
 import { clusterQueue } from '../domain/names';
+import { absenceGraceMs } from '../domain/absence';
 import { DEFAULT_PRIORITY, offerMs } from '../domain/priority';
 import { plainText } from '../domain/untrusted';
 import { isRetried } from '../domain/verdict';
@@ -208,8 +209,9 @@ async function findAgain(
   const again = { queue: found.queue, activity: 'reattach' as const, limitMs: timing.reattachGraceMs };
   if (step !== 'nobody' || found.queue !== target.queue) return again;
   const allMs = (target.waitedMs ?? 0) + target.limitMs;
-  // It is there, but slow to start, or Temporal does not reach it: as long as one that was stopped it is waited for.
-  if (found.isHeard && allMs < timing.detachGraceMs) return { ...again, waitedMs: allMs };
+  const isCancelled = CancellationScope.current().consideredCancelled;
+  const graceMs = absenceGraceMs(isCancelled ? { isHeard: found.isHeard } : found, timing.detachGraceMs);
+  if (allMs < graceMs) return { ...again, waitedMs: allMs };
   const message = `its worker did not come back within ${allMs / 1000} s`;
   if (!CancellationScope.current().consideredCancelled) {
     return closeAttempt(context, number, { cause: 'host-lost', message });

@@ -241,6 +241,16 @@ export async function placeRun(db: Database, runId: string): Promise<{ cluster: 
     .executeTakeFirst();
 }
 
+export interface FoundAttempt {
+  worker: string | null;
+  cluster: string;
+  cause: Cause | null;
+  /** Its worker said hello while it was waited for. */
+  isHeard: boolean;
+  /** No worker of the cluster was heard for a while, or none was before while it was waited for: it may be the gateway. */
+  isDoorShut: boolean;
+}
+
 /**
  * Which worker serves the host of an attempt now, and how the attempt ended if it has. A listed host whose worker is gone
  * is given to another of its cluster first. @param absent a worker that was waited for in vain
@@ -248,7 +258,7 @@ export async function placeRun(db: Database, runId: string): Promise<{ cluster: 
 export async function locateAttempt(
   db: Database,
   { runId, number, absent, waitedMs = 0 }: { runId: string; number: number; absent?: string; waitedMs?: number },
-): Promise<{ worker: string | null; cluster: string; cause: Cause | null; isHeard: boolean } | undefined> {
+): Promise<FoundAttempt | undefined> {
   await handOverHost(db, { runId, number, absent: absent ?? null });
   return db
     .selectFrom('attempts')
@@ -262,6 +272,10 @@ export async function locateAttempt(
       sql<boolean>`exists (select 1 from workers w where w.cluster = runs.cluster
         and w.id::text = coalesce(hosts.worker, attempts.worker)
         and w.last_seen_at > now() - ${waitedMs} * interval '1 millisecond')`.as('isHeard'),
+      sql<boolean>`(not exists (select 1 from workers w where w.cluster = runs.cluster and w.enlisted_at is not null
+          and w.last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')
+        or exists (select 1 from clusters c where c.name = runs.cluster
+          and c.door_opened_at > now() - ${waitedMs} * interval '1 millisecond'))`.as('isDoorShut'),
     ])
     .where('attempts.run_id', '=', runId)
     .where('attempts.number', '=', number)

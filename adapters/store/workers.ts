@@ -1,7 +1,7 @@
 // Owns the rows of workers: who has said hello for a cluster, and who may work for it. Called by the API.
 import { sql } from 'kysely';
 import type { Hello } from '../../domain/schemas/worker-api';
-import { LIVE } from './hosts';
+import { LIVE, SILENT_AFTER_MS } from './hosts';
 import type { Database } from './connect';
 import type { ReleaseFailure } from './tables';
 
@@ -33,11 +33,17 @@ const MAX_NEW_A_MINUTE = 200;
 
 /**
  * Registers a worker, or says that it is still there. Where the cluster enlists by itself, a new one counts at once; one
- * that was dismissed stays so. @returns whether it is enlisted; undefined: there are too many, so it was not registered
+ * that was dismissed stays so. After a while without any worker of the cluster the cluster's row says when that ended: its
+ * door may have been shut (see locateAttempt). @returns whether it is enlisted; undefined: there are too many, so it was not registered
  */
 export async function recordWorker(db: Database, hello: Hello): Promise<boolean | undefined> {
   const { worker, cluster, slots, version, notAccepting = null, load = null, freeDiskBytes = null } = hello;
   const { rows } = await sql<{ enlisted: boolean }>`
+    with door as (
+      update clusters set door_opened_at = now() where name = ${cluster} and not exists (
+        select 1 from workers where cluster = ${cluster} and enlisted_at is not null
+          and last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')
+    )
     insert into workers (id, cluster, enlisted_at, slots, version, not_accepting, load, free_disk_bytes)
     select ${worker}::uuid, c.name, case when c.enlist_automatically then now() end, ${slots}::int, ${version}::text,
       ${notAccepting}::text, ${load}::float8, ${freeDiskBytes}::bigint
