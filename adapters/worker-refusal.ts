@@ -53,6 +53,10 @@ const REFUSALS = {
   malformed: { kind: 'INVALID_ARGUMENT', says: 'the request cannot be read as what it claims to be' },
   'request-unread': { kind: 'RESOURCE_EXHAUSTED', says: 'the request was too large, not readable, or did not arrive' },
   'broken-connection': { kind: 'INVALID_ARGUMENT', says: 'a connection sent what no worker sends; it was closed' },
+  'too-many-bytes': {
+    kind: 'RESOURCE_EXHAUSTED',
+    says: 'the cluster has too many bytes of requests under way; send again a moment later',
+  },
   'too-many-calls': { kind: 'RESOURCE_EXHAUSTED', says: 'the cluster has too many calls open at once' },
 } as const satisfies Record<string, Meaning>;
 

@@ -9,7 +9,7 @@ import {
   type ServerInterceptingCallInterface,
   type ServerInterceptor,
 } from '@grpc/grpc-js';
-import { Allowance, type Share } from './allowance';
+import type { Allowance, Share } from './allowance';
 import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
 import { isOfClocks, WorkerRefusal, type RefusalReason } from '../adapters/worker-refusal';
 
@@ -29,16 +29,17 @@ export interface RefusalRecord {
 export interface AdmissionOptions {
   identities: Identities;
   audit: (refusal: RefusalRecord) => void;
-  /** Calls that one cluster may have open, long polls included. */
-  maxCallsPerCluster: number;
-  maxMessageBytes: number;
+  /** Shared with the HTTP half. */
+  allowance: Allowance;
+  /** Within this time a request must have arrived; room for it is waited for as long before, ms. */
+  arrivalMs?: number;
   /** A connection has shown who it belongs to. */
   onAdmitted?: (peer: string, who: WorkerIdentity) => void;
 }
 
 /** How often open calls are looked over, ms: with it a revocation cuts a long poll. */
 const ROUND_MS = 1_000;
-/** Within this time a request must have arrived, ms. */
+/** Default of `arrivalMs`. */
 const ARRIVAL_MS = 10_000;
 
 interface OpenCall {
@@ -46,6 +47,8 @@ interface OpenCall {
   peer: string;
   who?: WorkerIdentity;
   share?: Share;
+  /** Since when it waits for room. */
+  enteredAt?: number;
   receivingSince?: number;
   hasArrived: boolean;
   isOver: boolean;
@@ -55,12 +58,10 @@ interface OpenCall {
 export class Admission {
   private readonly open = new Set<OpenCall>();
   private readonly callers = new WeakMap<Metadata, WorkerIdentity>();
-  private readonly allowance: Allowance;
   private readonly timer: NodeJS.Timeout;
   private isLookingOver = false;
 
   constructor(private readonly options: AdmissionOptions) {
-    this.allowance = new Allowance(options.maxCallsPerCluster, options.maxMessageBytes);
     this.timer = setInterval(() => void this.lookOver(), ROUND_MS).unref();
   }
 
@@ -111,7 +112,8 @@ export class Admission {
       mine.who = who;
       this.options.onAdmitted?.(mine.peer, who);
       if (mine.isOver) return;
-      mine.share = this.allowance.enter(who.cluster);
+      mine.share = this.options.allowance.enter(who.cluster);
+      mine.enteredAt = Date.now();
       this.open.add(mine);
       await mine.share.granted;
       if (mine.isOver) return;
@@ -151,11 +153,12 @@ export class Admission {
   private async lookOver(): Promise<void> {
     if (this.isLookingOver) return;
     this.isLookingOver = true;
-    const lateSince = Date.now() - ARRIVAL_MS;
+    const lateSince = Date.now() - (this.options.arrivalMs ?? ARRIVAL_MS);
     const byKey = new Map<string, OpenCall[]>();
     for (const call of this.open) {
-      if (!call.hasArrived && (call.receivingSince ?? Infinity) < lateSince) {
-        this.refuse(call, new WorkerRefusal('request-unread'));
+      const { hasArrived, receivingSince, enteredAt = Infinity } = call;
+      if (!hasArrived && (receivingSince ?? enteredAt) < lateSince) {
+        this.refuse(call, new WorkerRefusal(receivingSince === undefined ? 'too-many-bytes' : 'request-unread'));
       }
       const key = `${call.who?.cluster} ${call.who?.keyId}`;
       byKey.set(key, [...(byKey.get(key) ?? []), call]);

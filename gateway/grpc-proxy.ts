@@ -12,6 +12,7 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import { temporal } from '@temporalio/proto';
+import { Allowance, type AllowanceLimits } from './allowance';
 import { Admission, statusOf, type RefusalRecord } from './admission';
 import type { Identities, WorkerIdentity } from '../adapters/worker-identity';
 import { WorkerRefusal } from '../adapters/worker-refusal';
@@ -30,6 +31,8 @@ export interface GrpcProxyOptions {
   report: (error: unknown, method: string) => void;
   /** The first call of a connection that was let in, and each later one. */
   onAdmitted?: (peer: string, who: WorkerIdentity) => void;
+  /** Shared with the HTTP half; left out: one of its own. */
+  allowance?: Allowance;
   limits?: Partial<GrpcLimits>;
 }
 
@@ -37,8 +40,7 @@ export interface GrpcLimits {
   /** Longest request; Temporal takes 4 MiB. */
   maxMessageBytes: number;
   maxStreamsPerConnection: number;
-  /** With its long polls; a full Temporal server allows 1,200 polls a namespace, so no cluster may use up all. */
-  maxCallsPerCluster: number;
+  arrivalMs?: number;
 }
 
 export interface GrpcProxy {
@@ -53,8 +55,12 @@ export interface GrpcProxy {
 const DEFAULTS: GrpcLimits = {
   maxMessageBytes: (4 << 20) + (64 << 10),
   maxStreamsPerConnection: 256,
-  maxCallsPerCluster: 512,
 };
+
+/** What a cluster may have open over both halves; of gRPC less, so that no cluster uses up the polls of Temporal. */
+export function makeAllowance(limits: Partial<AllowanceLimits> = {}): Allowance {
+  return new Allowance({ calls: 1_024, grpcCalls: 512, messageBytes: DEFAULTS.maxMessageBytes, ...limits });
+}
 
 /** Longest deadline that a call gets, ms: an SDK asks for 70 s when it polls. */
 const MAX_DEADLINE_MS = 120_000;
@@ -69,7 +75,8 @@ type Answer = sendUnaryData<Buffer>;
 
 export function openGrpcProxy(options: GrpcProxyOptions): GrpcProxy {
   const limits = { ...DEFAULTS, ...options.limits };
-  const admission = new Admission({ ...options, ...limits });
+  const { allowance = makeAllowance() } = options;
+  const admission = new Admission({ ...options, allowance, arrivalMs: limits.arrivalMs });
   const server = new Server({
     interceptors: [admission.interceptor],
     'grpc.max_receive_message_length': limits.maxMessageBytes,

@@ -11,7 +11,7 @@ import { readAccess } from '../adapters/store/clusters';
 import { openStore } from '../adapters/store/connect';
 import { Identities } from '../adapters/worker-identity';
 import { openFront, type Front, type FrontOptions } from './front';
-import { openGrpcProxy } from './grpc-proxy';
+import { makeAllowance, openGrpcProxy } from './grpc-proxy';
 import { openHttpProxy } from './http-proxy';
 import { TaskTokens } from './task-tokens';
 import { openUpstream } from './upstream';
@@ -30,6 +30,7 @@ async function serve(log: Logger): Promise<Running> {
   const identities = new Identities({ accessOf: (cluster) => readAccess(db, cluster) });
   const audit = new RefusalAudit(db, log);
   const opened: { front?: Front } = {};
+  const allowance = makeAllowance();
   const proxy = openGrpcProxy({
     upstream: openUpstream(),
     identities,
@@ -38,12 +39,14 @@ async function serve(log: Logger): Promise<Running> {
       audit.record({ who: identity, call: method, refusal: { reason, message }, peer }),
     report: (error, method) => log.error({ method, error: String(error) }, 'a call could not be passed on'),
     onAdmitted: (peer, { cluster }) => opened.front?.prove(peer, cluster),
+    allowance,
   });
   const http = openHttpProxy({
     api: new URL(settings.SLIPWAY_SERVER ?? settings.baseUrl),
     identities,
     audit: (refused) => audit.record(refused),
     onAdmitted: (peer, cluster) => opened.front?.prove(peer, cluster),
+    allowance,
   });
   const front = await openFront({
     ...readListen(settings.SLIPWAY_GATEWAY_LISTEN),

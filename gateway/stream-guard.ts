@@ -6,6 +6,9 @@ import { logVerbosity, setLogVerbosity, type Server } from '@grpc/grpc-js';
 /** Streams that one connection may reset before anybody has looked at them. A caller may change its mind, now and then. */
 const MAX_RESET = 100;
 
+/** An answer has gone out by then, ms. */
+const LAST_WORD_MS = 1_000;
+
 type OnStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void;
 
 /**
@@ -38,11 +41,20 @@ function guard(http2: Http2Server, broken: (peer: string, why: string) => void):
         if (resets > MAX_RESET) close(`${resets} calls were reset at once`);
         return;
       }
+      closeAfterAnswer(stream);
       try {
         for (const handle of handlers) handle(stream, headers);
       } catch (error) {
         close((error as Error).message);
       }
     });
+  });
+}
+
+/** Who was answered before it had sent its request may never send the rest, and would keep the stream. */
+function closeAfterAnswer(stream: ServerHttp2Stream): void {
+  stream.once('finish', () => {
+    if (stream.readableEnded || stream.destroyed) return;
+    setTimeout(() => stream.destroyed || stream.close(), LAST_WORD_MS).unref();
   });
 }

@@ -1,14 +1,18 @@
 // Proves that no connection ends the gateway, whatever frames of HTTP/2 it sends and whenever it stops. The gateway is a
-// process of its own in front of no Temporal at all: who sends this has no key.
+// process of its own in front of no Temporal at all: who sends most of this has no key.
 import { once } from 'node:events';
+import { randomUUID } from 'node:crypto';
+import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
-import { servicePath, TestGateway } from './setup/gateway';
+import { makeKey, servicePath, signToken, TestGateway, type TestKey } from './setup/gateway';
 import { waitFor } from './setup/wait-for';
 
 let gateway: TestGateway;
+let key: TestKey;
 
 beforeAll(async () => {
-  gateway = await TestGateway.open({ temporal: '127.0.0.1:1' });
+  key = await makeKey('a');
+  gateway = await TestGateway.open({ temporal: '127.0.0.1:1', keys: [key], limits: { arrivalMs: 1_000 } });
 });
 
 afterAll(() => gateway.close());
@@ -115,4 +119,22 @@ it('C3 a connection that resets call after call is closed, and on record', async
   expect(record).toMatchObject({ method: 'HTTP/2', peer: expect.stringMatching(/^127\.0\.0\.1:\d+$/) as string });
   expect(gateway.refused('broken-connection')).toHaveLength(1);
   await expectGatewayToBeWell();
+});
+
+it('O6 C3 calls whose message never comes are closed within their limit, those that wait for room included', async () => {
+  const authorization = `Bearer ${await signToken(key, randomUUID())}`;
+  const session = connectHttp2(`http://${gateway.address}`);
+  const calls = Array.from({ length: 40 }, () => {
+    const call = session.request({ ...GRPC, ':method': 'POST', ':path': KNOWN, authorization });
+    call.on('error', () => undefined).resume();
+    return once(call, 'close');
+  });
+
+  await Promise.all(calls);
+
+  const of = (reason: string): number => gateway.refused(reason).length;
+  await waitFor(() => of('request-unread') + of('too-many-bytes') === 40, { what: 'all are on record' });
+  expect([of('request-unread'), of('too-many-bytes')]).toEqual([16, 24]);
+  expect((await gateway.weigh()).openCalls).toBe(0);
+  session.destroy();
 });

@@ -6,8 +6,10 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import { connect, type AddressInfo } from 'node:net';
 import { Identities } from '../adapters/worker-identity';
 import type { RefusedCall } from '../adapters/refusal-audit';
+import { Allowance } from '../gateway/allowance';
 import { openFront, type Front } from '../gateway/front';
 import { openHttpProxy } from '../gateway/http-proxy';
+import type { WorkerRefusal } from '../adapters/worker-refusal';
 import { makeKey, signToken, type TestKey } from './setup/gateway';
 import { waitFor } from './setup/wait-for';
 
@@ -19,6 +21,8 @@ interface Seen {
 }
 
 const MAX_CALLS = 8;
+const MESSAGE_BYTES = 1 << 20;
+const allowance = new Allowance({ calls: MAX_CALLS, grpcCalls: 4, messageBytes: MESSAGE_BYTES });
 const worker = randomUUID();
 let key: TestKey;
 let token: string;
@@ -56,7 +60,8 @@ beforeAll(async () => {
     identities: new Identities({ accessOf: () => Promise.resolve(access) }),
     audit: (call) => refused.push(call),
     onAdmitted: (peer, cluster) => front.prove(peer, cluster),
-    maxCallsPerCluster: MAX_CALLS,
+    allowance,
+    bodyLimits: { silentMs: 1_000, wholeMs: 3_000 },
   });
   front = await openFront({
     host: '127.0.0.1',
@@ -269,4 +274,95 @@ test('C3 a long upload is not cut while bytes come', async () => {
 
   expect(response.statusCode).toBe(200);
   expect(seen[0]!.body).toHaveLength(6_000);
+});
+
+test('O6 C3 bodies that do not come are cut, and their room is free again', async () => {
+  const half = (length: number): string =>
+    lines('POST /v1/worker/attempts/x/1/log HTTP/1.1', ...authorized(), `content-length: ${length}`, '') + 'half';
+  const answer = await raw(half(100), { quietMs: 10_000 });
+  expect(statusesOf(answer)).toEqual(['408']);
+  expect(answer).toContain('urn:slipway:problem:request-unread');
+  expect(refused.map(({ refusal, who }) => [refusal.reason, who?.worker])).toEqual([['request-unread', worker]]);
+
+  // One that sends a byte now and then keeps nothing either.
+  const socket = connect(front.port, '127.0.0.1').on('error', () => undefined);
+  const closed = once(socket.resume(), 'close');
+  const drip = setInterval(() => socket.write('x'), 200);
+  socket.write(half(10_000));
+  await closed;
+  clearInterval(drip);
+
+  await waitFor(() => open === 0, { what: 'the API is let go', timeoutMs: 10_000 });
+  expect(refused).toHaveLength(2);
+  expect(seen).toEqual([]);
+});
+
+test('O6 C3 bodies under way are bounded for a cluster; above that it is told to come later, and when', async () => {
+  const bytes = MESSAGE_BYTES;
+  const head = lines('POST /v1/worker/attempts/x/1/log HTTP/1.1', ...authorized(), `content-length: ${bytes}`, '');
+  const small = lines('POST /v1/worker/hello HTTP/1.1', ...authorized(), 'content-length: 2', '') + '{}';
+  // What gRPC has under way counts as well.
+  const grpc = Array.from({ length: 3 }, () => allowance.enter('a'));
+  for (const share of grpc) share.shrink(3 * MESSAGE_BYTES);
+  const sockets = Array.from({ length: 3 }, () => connect(front.port, '127.0.0.1').on('error', () => undefined));
+  for (const socket of sockets) socket.write(head + 'half');
+  await waitFor(() => open === 3, { what: 'three are let in' });
+
+  const answer = await raw(head + 'half', { quietMs: 5_000 });
+
+  expect(statusesOf(answer)).toEqual(['429']);
+  expect(answer).toMatch(/retry-after: 1\r\n/i);
+  expect(answer).toContain('urn:slipway:problem:too-many-bytes');
+  expect(refused[0]?.refusal.reason).toBe('too-many-bytes');
+  for (const socket of sockets) socket.destroy();
+  for (const share of grpc) share.release();
+  await waitFor(() => open === 0, { what: 'the API is let go', timeoutMs: 10_000 });
+  expect(statusesOf(await raw(small))).toEqual(['200']);
+});
+
+describe('O6 C3 the allowance of a cluster', () => {
+  const limits = { calls: 10, grpcCalls: 6, messageBytes: 100 };
+  const reasonOf = (asked: () => unknown): string => {
+    try {
+      asked();
+      return 'taken';
+    } catch (refusal) {
+      return (refusal as WorkerRefusal).reason;
+    }
+  };
+
+  it('is one for both halves, and one of each cluster', () => {
+    const shared = new Allowance(limits);
+    const grpc = Array.from({ length: 6 }, () => shared.enter('a'));
+    expect(reasonOf(() => shared.enter('a'))).toBe('too-many-calls');
+    const http = Array.from({ length: 4 }, () => shared.claim('a', 1));
+    expect(reasonOf(() => shared.claim('a', 1))).toBe('too-many-calls');
+    expect(reasonOf(() => shared.claim('b', 1))).toBe('taken');
+
+    http[0]!();
+    http[0]!();
+
+    expect(reasonOf(() => shared.claim('a', 1))).toBe('taken');
+    expect(reasonOf(() => shared.claim('a', 1))).toBe('too-many-calls');
+    for (const share of grpc) share.release();
+    expect(reasonOf(() => shared.enter('a'))).toBe('taken');
+  });
+
+  it('leaves room to polls and heartbeats, however much output there is', async () => {
+    const shared = new Allowance({ ...limits, calls: 100 });
+    for (let at = 0; at < 12; at += 1) shared.claim('a', Infinity);
+    expect(reasonOf(() => shared.claim('a', 1))).toBe('too-many-bytes');
+
+    await Promise.all(Array.from({ length: 4 }, () => shared.enter('a').granted));
+  });
+
+  it('does not count what arrives after its call was refused', () => {
+    const shared = new Allowance(limits);
+    const [keeps, late] = [shared.claim('a', 1), shared.enter('a')];
+    late.release();
+    late.shrink(10_000);
+
+    expect(reasonOf(() => shared.claim('a', 100))).toBe('taken');
+    keeps();
+  });
 });

@@ -677,7 +677,7 @@ describe('a flood', () => {
     const small = await TestGateway.open({
       temporal: temporal.address,
       keys: [a, b],
-      limits: { maxCallsPerCluster: 20 },
+      limits: { grpcCalls: 20 },
     });
     closers.push(() => small.close());
     const poll = { taskQueue: { name: clusterQueue('a') } };

@@ -1,7 +1,8 @@
 // Owns a gateway in a process of its own, so that a test can kill it and weigh it. Its keys come from the test, by messages.
 // Compiled to dist/ with the program; started by gateway.ts of this folder, which reads what it sends.
 import { openFront } from '../../gateway/front';
-import { openGrpcProxy } from '../../gateway/grpc-proxy';
+import type { AllowanceLimits } from '../../gateway/allowance';
+import { makeAllowance, openGrpcProxy } from '../../gateway/grpc-proxy';
 import type { GrpcLimits } from '../../gateway/grpc-proxy';
 import type { GuestLimits } from '../../gateway/guests';
 import { Identities } from '../../adapters/worker-identity';
@@ -15,7 +16,7 @@ export interface GatewaySettings {
   port: number;
   /** Hex. */
   secret: string;
-  limits?: Partial<GrpcLimits & GuestLimits>;
+  limits?: Partial<GrpcLimits & GuestLimits & AllowanceLimits>;
   tls?: { cert: string; key: string };
 }
 
@@ -52,6 +53,7 @@ async function serve(): Promise<void> {
     audit: (refusal) => tell({ refusal }),
     report: (error, method) => tell({ fault: `${method}: ${String(error)}` }),
     onAdmitted: (peer, { cluster }) => front.prove(peer, cluster),
+    allowance: makeAllowance(limits),
     limits,
   });
   const front = await openFront({
