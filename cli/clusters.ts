@@ -293,9 +293,27 @@ export async function dismiss(
   name: string,
   { id, output }: { id: string; output: Output },
 ): Promise<number> {
-  await client.setEnlisted(name, id, false);
+  const cluster = await client.setEnlisted(name, id, false);
   output.out(`worker ${id} of cluster ${name} gets no work any more`);
+  for (const line of sayStillOpen(cluster)) output.err(line);
   return EXIT.passed;
+}
+
+/** A key is of the cluster and not of one worker, so dismissing a worker does not take from its holder what the key opens. */
+function sayStillOpen({ name, keys, enlistAutomatically }: shapes.Cluster): string[] {
+  const good = keys.filter(
+    ({ revokedAt, expiresAt }) => !revokedAt && !(expiresAt && Date.parse(expiresAt) < Date.now()),
+  );
+  if (good.length === 0) return [];
+  const how = enlistAutomatically
+    ? `as another worker of cluster ${name}, or a new one: the cluster enlists by itself`
+    : `as another enlisted worker of cluster ${name}`;
+  return [
+    `Whoever holds its key can still come back ${how}. If you do not trust them, take the key as well:`,
+    `  slipway cluster key ${name}`,
+    `Bring the new key to the other workers, then:`,
+    ...good.map(({ kid }) => `  slipway cluster revoke-key ${name} ${kid}`),
+  ];
 }
 
 export async function deleteCluster(client: Client, name: string, output: Output): Promise<number> {

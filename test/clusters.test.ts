@@ -3,7 +3,9 @@
 import { randomUUID } from 'node:crypto';
 import { makeClusterKey, makeTokenSigner } from '../adapters/cluster-keys';
 import { AuditPage, Cluster, ClusterList, NewToken } from '../domain/schemas/clusters';
-import { House, oneRun } from './setup/house';
+import { Client } from '../cli/client';
+import { dismiss } from '../cli/clusters';
+import { ADMIN_TOKEN, House, oneRun } from './setup/house';
 import type { Build, ErrorAnswer, PlanPreview, Run } from '../domain/schemas/api';
 
 let house: House;
@@ -150,6 +152,31 @@ describe('a fleet', () => {
 
     expect(await (await worker.hello()).json()).toMatchObject({ enlisted: false });
   });
+
+  test.each([
+    ['by itself', true, 'or a new one'],
+    ['by an admin', false, 'as another enlisted worker'],
+  ])(
+    'C2 C3 of a cluster that enlists %s: whoever dismisses a worker is told what its key still opens',
+    async (...[, enlistAutomatically, how]) => {
+      const cluster = await newCluster({ enlistAutomatically });
+      const worker = workerOf(cluster);
+      await worker.hello();
+      const said = { out: [] as string[], err: [] as string[] };
+      const output = { out: (text: string) => said.out.push(text), err: (text: string) => said.err.push(text) };
+      const client = new Client(house.url, ADMIN_TOKEN);
+
+      await dismiss(client, cluster.name, { id: worker.id, output });
+      expect(said.out).toEqual([`worker ${worker.id} of cluster ${cluster.name} gets no work any more`]);
+      expect(said.err.join('\n')).toContain(how);
+      expect(said.err.at(-1)).toBe(`  slipway cluster revoke-key ${cluster.name} ${cluster.kid}`);
+
+      await client.revokeKey(cluster.name, cluster.kid);
+      said.err = [];
+      await dismiss(client, cluster.name, { id: worker.id, output });
+      expect(said.err).toEqual([]);
+    },
+  );
 
   test('C3 a worker speaks for itself and its own cluster alone, and what it tried is on record', async () => {
     const mine = await newCluster({ enlistAutomatically: true });
