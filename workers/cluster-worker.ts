@@ -105,7 +105,7 @@ function beginRounds(
     }),
     repeat(told, { everyMs: HELLO_MS }, () => reach.look()),
     repeat(told, { everyMs: SWEEP_MS }, () => sweep(ports, told.signal)),
-    ...(settings.SLIPWAY_SSH_KEY === undefined ? [] : [serveHosts(ports, { settings, told })]),
+    ...(settings.SLIPWAY_SSH_KEY === undefined ? [] : [serveHosts(ports, { settings, told, reach })]),
   ];
 }
 
@@ -119,10 +119,10 @@ async function askTemporal(connection: NativeConnection): Promise<unknown> {
 /** A round at once, and then one after the other. */
 async function serveHosts(
   ports: WorkerPorts,
-  { settings, told }: { settings: Settings; told: { signal: AbortSignal; log: Logger } },
+  { settings, told, reach }: { settings: Settings; told: { signal: AbortSignal; log: Logger }; reach: TemporalReach },
 ): Promise<void> {
   const minFreeBytes = settings.SLIPWAY_MIN_FREE_BYTES;
-  const rounds = new HostRounds({ ...ports, minFreeBytes, log: told.log });
+  const rounds = new HostRounds({ ...ports, minFreeBytes, reach, log: told.log });
   const round = (): Promise<void> => rounds.round(told.signal);
   await round().catch((error: unknown) => told.log.warn({ error: String(error) }, 'hosts are asked for again soon'));
   await repeat(told, { everyMs: HELLO_MS }, round);

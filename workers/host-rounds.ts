@@ -8,6 +8,7 @@ import { inWords, type Engines, type KeptEngine } from './engines';
 import { whyDiskRefuses } from './greeting';
 import type { Makers } from './makers';
 import { Proofs } from './proofs';
+import type { TemporalReach } from './temporal-reach';
 
 /** One that takes longer is told of in a later round, ms: no host waits for another. */
 const PROBE_ROUND_MS = 1_000;
@@ -20,6 +21,7 @@ export interface HostRoundPorts {
   api: WorkerApi;
   worker: { id: string };
   minFreeBytes: number;
+  reach: Pick<TemporalReach, 'whyCutOff'>;
   log: Logger;
 }
 
@@ -97,7 +99,8 @@ export class HostRounds {
     this.underWay.add(name);
     try {
       const { machine, freeDiskBytes } = await direct.probe();
-      const notAccepting = whyDiskRefuses(freeDiskBytes, this.ports.minFreeBytes);
+      const { reach, minFreeBytes } = this.ports;
+      const notAccepting = reach.whyCutOff ?? whyDiskRefuses(freeDiskBytes, minFreeBytes);
       this.results.set(name, { host: name, machine, notAccepting });
       this.faults.delete(name);
     } catch (error) {
