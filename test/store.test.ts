@@ -42,7 +42,6 @@ import { hostMade, planOnDemand } from '../adapters/store/on-demand';
 import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
 import { createProject, readProject } from '../adapters/store/projects';
-import { recordWorker } from '../adapters/store/workers';
 import { beginRerun } from '../adapters/store/reruns';
 import { recordWorker } from '../adapters/store/workers';
 import {
