@@ -5,7 +5,6 @@ import type { LogGap } from '../domain/schemas/api';
 import type { Cause } from '../domain/schemas/words';
 import type { Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, EngineError, EngineErrorReason } from '../adapters/engine';
-import type { WorkerApiError } from '../adapters/worker-api';
 import type { HostBesideError } from './hosts-beside';
 import { logLimitOf, type Stopped } from './limits';
 
@@ -158,7 +157,7 @@ export function judgeError(error: unknown, at: Orders): Verdict {
   }
   if (name === 'HostBesideError') return verdict(BESIDE_CAUSE[(error as HostBesideError).reason] ?? 'beside-lost');
   if (name !== 'WorkerApiError') throw error;
-  return verdict((error as WorkerApiError).reason === 'disk-full' ? 'disk-full' : 'internal');
+  return verdict('internal');
 }
 
 export function isFenced(error: unknown): boolean {

@@ -9,7 +9,6 @@
 import { containerName } from '../domain/names';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, OutputFact } from '../adapters/engine';
-import type { WorkerApiError } from '../adapters/worker-api';
 import { giveBack, HostsBeside, type HostBesideError } from './hosts-beside';
 import { isFenced, judge, judgeError, letGoIf, type Orders, type Verdict } from './judge';
 import { ageOf, watchLimits, type Stopped } from './limits';
@@ -147,6 +146,6 @@ class ArtifactError extends Error {
 }
 
 function asArtifactError(error: unknown, path: string, at: Orders): unknown {
-  const isOthers = at.detach.aborted || isFenced(error) || (error as WorkerApiError).reason === 'disk-full';
+  const isOthers = at.detach.aborted || isFenced(error);
   return isOthers ? error : new ArtifactError(`artifact ${path} could not be stored: ${(error as Error).message}`);
 }

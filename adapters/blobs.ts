@@ -5,6 +5,7 @@ import { createReadStream } from 'node:fs';
 import { mkdir, open, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
+import { DiskRoom } from './disk-room';
 
 export type BlobErrorReason = 'disk-full' | 'not-found' | 'io';
 
@@ -29,11 +30,25 @@ export interface Blobs {
   read(key: string, range: { startByte: number; endByte: number }): Readable;
   /** Removes it; gone already is fine. */
   remove(key: string): Promise<void>;
+  /** Says why nothing more is to be stored now, in words; null: it is. What makes room may be stored in any case. */
+  whyFull(): Promise<string | null>;
 }
 
 /** Blobs as files below one folder. Keys are ours (ids and numbers), never a user's text. */
 export class FileBlobs implements Blobs {
-  constructor(private readonly root: string) {}
+  private readonly room: DiskRoom;
+
+  /** @param leastFreeBytes of the disk; with less it counts as full */
+  constructor(
+    private readonly root: string,
+    leastFreeBytes = 0,
+  ) {
+    this.room = new DiskRoom(root, leastFreeBytes);
+  }
+
+  whyFull(): Promise<string | null> {
+    return this.room.why();
+  }
 
   async put(key: string, bytes: AsyncIterable<Uint8Array> | Iterable<Uint8Array>) {
     const path = this.pathOf(key);
@@ -45,7 +60,9 @@ export class FileBlobs implements Blobs {
     } catch (error) {
       // The first error is the one to tell, also when there was no folder to clean up in.
       await rm(temporary, { force: true }).catch(() => undefined);
-      throw translate(error, key);
+      const translated = translate(error, key);
+      if (translated instanceof BlobError) this.room.doubt();
+      throw translated;
     }
   }
 
@@ -126,7 +143,9 @@ function translate(error: unknown, key: string): Error {
   switch (code) {
     case 'ENOSPC':
     case 'EDQUOT':
-      return new BlobError('disk-full', `no space left to store ${key}`, { cause: error });
+      return new BlobError('disk-full', `the server's disk is full: no space is left to store ${key}`, {
+        cause: error,
+      });
     case 'ENOENT':
       return new BlobError('not-found', `${key} is not in the blob store`, { cause: error });
     default:

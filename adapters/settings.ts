@@ -108,6 +108,12 @@ const Settings = z.object({
     .min(0)
     .default(1024 ** 3)
     .describe('worker: with less free disk it takes no new runs'),
+  SLIPWAY_SERVER_MIN_FREE_BYTES: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(256 * 1024 ** 2)
+    .describe('API, orchestrator: with less free disk for logs and artifacts these wait, and so do new runs'),
   SLIPWAY_ON_STOP: z
     .enum(['detach', 'drain'])
     .default('detach')

@@ -11,7 +11,7 @@ import { retryAfterMs } from './retry-after';
 import type { ArchivedFile } from './engine';
 import type { z } from 'zod';
 
-export type WorkerApiErrorReason = 'fenced' | 'disk-full' | 'unknown-call' | 'refused';
+export type WorkerApiErrorReason = 'fenced' | 'unknown-call' | 'refused';
 
 /** The API said no, for good. */
 export class WorkerApiError extends Error {
@@ -235,7 +235,9 @@ export class WorkerApi {
       this.tell(detailOf(text) ?? `HTTP ${response.status}`);
       return undefined;
     }
-    if (response.status >= 500 && response.status !== 507) return undefined;
+    // It is full: somebody will make room, and until then nothing of ours is lost.
+    if (response.status === 507) this.tell(detailOf(text) ?? 'the server is full');
+    if (response.status >= 500) return undefined;
     if (response.status === 429 && told) told.afterMs = retryAfterMs(response) ?? 0;
     if (response.status === 429 || response.status === 408) return undefined;
     throw refusal(response.status, text);
@@ -259,7 +261,6 @@ function unlessUnknown<T>(error: unknown, instead: T): T {
 function refusal(status: number, text: string): WorkerApiError {
   const detail = detailOf(text) ?? `HTTP ${status}`;
   if (status === 409) return new WorkerApiError('fenced', detail);
-  if (status === 507) return new WorkerApiError('disk-full', detail);
   if (status === 404 && text.includes('urn:slipway:problem:unknown-route'))
     return new WorkerApiError('unknown-call', detail);
   return new WorkerApiError('refused', detail);

@@ -47,7 +47,7 @@ type Ports = Pick<ApiContext, 'db' | 'temporal' | 'planner' | 'log' | 'stopping'
 function makeContext(settings: Settings, ports: Ports): ApiContext {
   return {
     ...ports,
-    blobs: new FileBlobs(join(settings.dataDir, 'blobs')),
+    blobs: new FileBlobs(join(settings.dataDir, 'blobs'), settings.SLIPWAY_SERVER_MIN_FREE_BYTES),
     links: {
       base: settings.baseUrl,
       temporalUi: settings.SLIPWAY_TEMPORAL_UI_URL.replace(/\/+$/, ''),

@@ -61,7 +61,7 @@ export function errorHandler(log: Logger): ErrorRequestHandler {
     if (refusal.status >= 500) log.error({ path: request.path, error: describe(error) }, refusal.detail);
     // A worker that comes back after it was given up: it is told so, and so are we.
     if (error instanceof FencedError) log.warn({ path: request.path }, `refused: ${refusal.detail}`);
-    if (refusal.status === 503 || refusal.status === 429) response.set('retry-after', String(refusal.retryAfterS));
+    if ([429, 503, 507].includes(refusal.status)) response.set('retry-after', String(refusal.retryAfterS));
     response
       .status(refusal.status)
       .type('application/problem+json')
@@ -85,11 +85,7 @@ function toRefusal(error: unknown): Refusal {
   if (error instanceof FencedError) return new Refusal(409, 'fenced', error.message);
   if (error instanceof WorkerRefusal) return new Refusal(HTTP_STATUS[error.kind], error.reason, error.message);
   if (error instanceof BlobError && error.reason === 'disk-full') {
-    return new Refusal(
-      507,
-      'disk-full',
-      `the server has no space left: ${error.message}; free some, then run it again`,
-    );
+    return new Refusal(507, 'disk-full', `${error.message}; free some of it, what is waited for then goes on`);
   }
   if (error instanceof PlannerError) {
     return error.reason === 'busy'

@@ -28,11 +28,12 @@ export async function sayWaiting(
   if (open.length === 0) return new Map();
   const waiting = open.filter((run) => run.state === 'queued' && run.cancel_requested_at === null);
   const names = [...new Set(open.map((run) => run.cluster))];
-  const [clusters, jobs, positions, organisation] = await Promise.all([
+  const [clusters, jobs, positions, organisation, paused] = await Promise.all([
     readClusters(context, names),
     readJobs(context.db, buildId),
     readPositions(context, [...new Set(waiting.map((run) => run.cluster))]),
     readOrganisation(context.db, buildId),
+    context.blobs.whyFull(),
   ]);
   const forbiddenIn = (run: RunRow): string | undefined => {
     const rules = clusters.get(run.cluster)?.rules;
@@ -60,6 +61,7 @@ export async function sayWaiting(
       forbidden: forbiddenIn(run),
       openNeeds: run.spec.needs.filter((need) => unfinished.has(need)),
       jobLimit: limitOf(run.spec.job),
+      paused,
       noted: sayEnded(run),
       place: placeOf(positions.get(run.cluster)?.get(run.id)),
     };

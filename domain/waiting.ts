@@ -21,6 +21,8 @@ export interface WaitingRun {
   openNeeds: readonly string[];
   /** Set where its job runs as many cells at once as it may. */
   jobLimit: { job: string; maxParallel: number } | undefined;
+  /** Why the server grants no slots at all now; absent: it does. */
+  paused?: string | null;
   /** What was last written down of it, e.g. how its last attempt ended. */
   noted: string | null;
   /** Its place in the line of its cluster, from 1; undefined while it is not in it. */
@@ -65,6 +67,7 @@ export function whyWaiting(run: WaitingRun, cluster: ClusterNow | undefined): st
   const { openNeeds, jobLimit, noted } = run;
   if (openNeeds.length > 0) return `it needs ${nameSome(openNeeds)} first`;
   if (jobLimit) return `job ${jobLimit.job} runs ${jobLimit.maxParallel} at once, and as many are under way`;
+  if (run.paused) return run.paused;
   const blocked = cluster ? whyBlocked(run, cluster) : `cluster ${run.cluster} is not registered any more`;
   return [noted, blocked].filter((part) => part !== null && part !== '').join('; ');
 }

@@ -175,8 +175,39 @@ describe('blobs', () => {
 
       expect(filesIn(small)).toEqual([]);
       expect(await blobs.put('little', [randomBytes(40_000)])).toMatchObject({ sizeBytes: 40_000 });
+      await blobs.remove('little');
     },
   );
+
+  (isMounted ? test : test.skip)(
+    'O6 a disk with less free space than it must have is full, and so is one that a write has found full, until there is room',
+    async () => {
+      const marked = new FileBlobs(small, 50_000);
+      expect(await marked.whyFull()).toBeNull();
+      writeFileSync(join(small, 'filler'), Buffer.alloc(20_000));
+      expect(await new FileBlobs(small, 50_000).whyFull()).toMatch(/disk is full: 0 MiB of it are free/);
+      // What makes room, as the packing of a log, is stored below the mark.
+      expect(await marked.put('little', [Buffer.alloc(10)])).toMatchObject({ sizeBytes: 10 });
+
+      const unmarked = new FileBlobs(small);
+      writeFileSync(join(small, 'filler'), Buffer.alloc(61_440));
+      await expect(unmarked.put('more', [Buffer.alloc(8_192)])).rejects.toMatchObject({ reason: 'disk-full' });
+      expect(await unmarked.whyFull()).toBe("the server's disk is full");
+      rmSync(join(small, 'filler'));
+      await waitFor(async () => (await unmarked.whyFull()) === null, { what: 'there is room', timeoutMs: 5_000 });
+    },
+  );
+
+  (isMounted ? test : test.skip)('O6 a disk that takes no writes says so once a write has failed', async () => {
+    const blobs = new FileBlobs(small);
+    execFileSync('mount', ['-o', 'remount,ro', small]);
+    try {
+      await expect(blobs.put('one', [Buffer.alloc(1)])).rejects.toMatchObject({ reason: 'io' });
+      expect(await blobs.whyFull()).toMatch(/cannot store anything: EROFS/);
+    } finally {
+      execFileSync('mount', ['-o', 'remount,rw', small]);
+    }
+  });
 });
 
 describe('the files of /archive', () => {

@@ -2,7 +2,7 @@
 // Real Temporal, real Docker.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { House, oneRun, TEST_IMAGE } from './setup/house';
@@ -10,7 +10,7 @@ import { waitFor } from './setup/wait-for';
 
 let house: House;
 beforeAll(async () => {
-  house = await House.open({ env: { SLIPWAY_STOP_GRACE_MS: '500' } });
+  house = await House.open({ env: { SLIPWAY_STOP_GRACE_MS: '500', SLIPWAY_SERVER_MIN_FREE_BYTES: '300000' } });
 }, 120_000);
 afterAll(async () => house?.stop(), 60_000);
 
@@ -190,6 +190,36 @@ describe('a full disk', () => {
 
     expect(end).toMatchObject({ outcome: 'errored', cause: 'disk-full', attempt: 3 });
     expect(end.message).toMatch(/no space left/i);
+  }, 90_000);
+
+  test('O6 B10 while the disk of the server is full a script runs on, what it says waits, and new runs wait with the reason', async () => {
+    const blobs = join(house.dir, 'blobs');
+    const script = '#!/bin/sh\necho begun\nuntil [ -e /archive/go ]; do sleep 0.1; done\nseq 100\n';
+    await house.project('full-server', oneRun(script));
+    const running = await house.trigger('full-server');
+    await waitFor(async () => (await house.logOf('full-server', running.number, 'work')).includes('begun'), {
+      what: 'the script runs',
+    });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', blobs]);
+    try {
+      const [folder] = readdirSync(join(house.dir, 'worker', 'runs')).filter((name) => name.startsWith('slipway-'));
+      await house.project('full-waiting', oneRun('#!/bin/sh\ntrue'));
+      const waiting = await house.trigger('full-waiting');
+      await waitFor(
+        async () => /disk is full/.test((await house.run('full-waiting', waiting.number, 'work')).waiting ?? ''),
+        { what: 'the new run waits for room' },
+      );
+      writeFileSync(join(house.dir, 'worker', 'runs', folder!, 'archive', 'go'), 'x');
+    } finally {
+      execFileSync('umount', [blobs]);
+    }
+    const builds = await Promise.all([house.finished('full-server', 1), house.finished('full-waiting', 1)]);
+
+    expect(builds.map((build) => build.runs[0])).toEqual([
+      expect.objectContaining({ outcome: 'passed', attempt: 1 }),
+      expect.objectContaining({ outcome: 'passed', attempt: 1 }),
+    ]);
+    expect((await house.run('full-server', 1, 'work')).artifacts).toHaveLength(1);
   }, 90_000);
 });
 

@@ -122,7 +122,7 @@ describe.each(STORES)('on %s', (name, start) => {
   const ask = async (
     runId: string,
     worker: string,
-    more: { attempt?: number; db?: Database; silentAfterMs?: number; cluster?: string } = {},
+    more: { attempt?: number; db?: Database; silentAfterMs?: number; cluster?: string; paused?: string } = {},
   ) =>
     requestLease(more.db ?? db, {
       runId,
@@ -132,6 +132,7 @@ describe.each(STORES)('on %s', (name, start) => {
       silentAfterMs: more.silentAfterMs ?? SILENT_AFTER_MS,
       logCapBytes: 1_000_000,
       ageStepMs: DEFAULT_TIMING.ageStepMs,
+      paused: more.paused ?? null,
     });
 
   async function granted(runId: string, worker: string, attempt = 1): Promise<GrantedLease> {
@@ -548,6 +549,18 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(await find()).toEqual({ isHeard: false, isDoorShut: false });
       await hello(mine);
       expect(await find()).toEqual({ isHeard: true, isDoorShut: false });
+    });
+
+    test('C8 O6 while the server grants no slots a run waits with the reason, and one that has its slot keeps it', async () => {
+      const { row, runIds, cluster } = await makeBuild(db, { runs: ['first', 'second'].map((run) => plannedRun(run)) });
+      const worker = await addHost(cluster, 'host', 4);
+      const paused = "the server's disk is full";
+      await granted(runIds[0]!, worker);
+
+      expect(await ask(runIds[0]!, worker, { paused })).toMatchObject({ kind: 'granted' });
+      expect(await ask(runIds[1]!, worker, { paused })).toEqual({ kind: 'waiting', reason: paused });
+      expect(await runOf(row.id, 1)).toMatchObject({ state: 'queued', waiting: paused, attempt: 0 });
+      expect(await ask(runIds[1]!, worker)).toMatchObject({ kind: 'granted' });
     });
 
     test('C8 without a host, or with silent ones only, the run waits and says why; a host that comes is used', async () => {

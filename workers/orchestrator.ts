@@ -16,7 +16,7 @@ import { compressLog } from '../adapters/log-store';
 import { sweepOutbox, wakeWaiting } from '../adapters/outbox';
 import { sweepAbandoned } from '../adapters/reaper';
 import { runProcess, type Running } from '../adapters/process';
-import { readSettings, type Settings } from '../adapters/settings';
+import { readSettings } from '../adapters/settings';
 import { finishBuild, requestBuildCancel } from '../adapters/store/builds';
 import { migrateWhenThere, openStore, type Database } from '../adapters/store/connect';
 import { logsToCompress } from '../adapters/store/logs';
@@ -75,15 +75,19 @@ async function orchestrate(log: Logger): Promise<Running> {
     maxConcurrentActivityTaskExecutions: 50,
     shutdownGraceTime: '5s',
   });
+  const blobs = new FileBlobs(join(settings.dataDir, 'blobs'), settings.SLIPWAY_SERVER_MIN_FREE_BYTES);
   const stopping = new AbortController();
   const told = { signal: stopping.signal, log };
   const [running] = runWorkers([worker], { log });
   const sweeps = [
     every(SWEEP_MS, told, () => sweepOutbox({ db, temporal })),
     every(SWEEP_MS, told, () => planOnDemand(db, settings.SLIPWAY_AGE_STEP_MS)),
-    every(SWEEP_MS, told, () => wakeWaiting({ db, temporal }, settings.SLIPWAY_AGE_STEP_MS)),
+    every(SWEEP_MS, told, async () => {
+      // Nobody would get a slot.
+      if ((await blobs.whyFull()) === null) await wakeWaiting({ db, temporal }, settings.SLIPWAY_AGE_STEP_MS);
+    }),
     every(SWEEP_MS * 5, told, () => sweepAbandoned({ db, temporal, log })),
-    every(SWEEP_MS * 5, told, () => compressEndedLogs(db, settings)),
+    every(SWEEP_MS * 5, told, () => compressEndedLogs({ db, blobs })),
   ];
   return {
     stop: async () => {
@@ -129,9 +133,8 @@ async function findBundle(): Promise<{ codePath: string } | { code: string }> {
   return bundleWorkflowCode({ workflowsPath, payloadConverterPath: converter, failureConverterPath: converter });
 }
 
-async function compressEndedLogs(db: Database, settings: Settings): Promise<void> {
-  const blobs = new FileBlobs(join(settings.dataDir, 'blobs'));
-  await forAll(await logsToCompress(db, COMPRESS_AFTER_MS), (ended) => compressLog({ db, blobs }, ended));
+async function compressEndedLogs(ports: { db: Database; blobs: FileBlobs }): Promise<void> {
+  await forAll(await logsToCompress(ports.db, COMPRESS_AFTER_MS), (ended) => compressLog(ports, ended));
 }
 
 /** Repeats one round until told to stop; a failed round is logged once in a row and tried again. */

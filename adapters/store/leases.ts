@@ -35,6 +35,8 @@ export interface LeaseRequest {
   logCapBytes: number;
   /** In which a line that gets nothing rises by one priority, ms. */
   ageStepMs: number;
+  /** Why no slots are granted now, in words; null or absent: they are. */
+  paused?: string | null;
 }
 export interface GrantedLease {
   kind: 'granted';
@@ -289,6 +291,7 @@ async function putOff(
 }
 
 async function grant(tx: Transaction<Tables>, run: LockedRun, request: LeaseRequest): Promise<LeaseAnswer> {
+  if (request.paused) return putOff(tx, run, request.paused);
   const cluster = await lockCluster(tx, run.cluster);
   if (!cluster) return putOff(tx, run, `cluster ${run.cluster} is not registered`);
   const closed = whyClosed(cluster);

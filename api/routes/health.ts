@@ -1,4 +1,4 @@
-// Owns /healthz (this process lives) and /readyz (it can do its work: store and Temporal answer).
+// Owns /healthz (this process lives) and /readyz (it can do its work: store and Temporal answer; and whether bytes can be stored).
 import { sql } from 'kysely';
 import { Router } from 'express';
 import type { ApiContext } from '../context';
@@ -11,12 +11,14 @@ export function healthRoutes(context: ApiContext): Router {
     response.json({ alive: true });
   });
   router.get('/readyz', async (_request, response) => {
-    const [store, temporal] = await Promise.all([
+    const [store, temporal, full] = await Promise.all([
       check(sql`select 1`.execute(context.db)),
       check(context.temporal.check()),
+      context.blobs.whyFull(),
     ]);
+    // With a full disk it still answers, takes triggers and gives slots back.
     const ready = store === 'ok' && temporal === 'ok';
-    response.status(ready ? 200 : 503).json({ ready, checks: { store, temporal } });
+    response.status(ready ? 200 : 503).json({ ready, checks: { store, temporal, blobs: full ?? 'ok' } });
   });
   return router;
 }

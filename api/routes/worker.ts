@@ -5,6 +5,7 @@ import { extname } from 'node:path';
 import express, { Router, type Request, type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
 import { lookup } from 'mime-types';
 import { z } from 'zod';
+import { BlobError } from '../../adapters/blobs';
 import { appendLog } from '../../adapters/log-store';
 import { freezeCommit } from '../../adapters/store/commits';
 import { recordArtifact } from '../../adapters/store/logs';
@@ -93,7 +94,7 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.post(`${attempt}/log`, ...takeLog(context));
 
-  router.put(`${attempt}/artifacts`, async (request, response) => {
+  router.put(`${attempt}/artifacts`, beforeBytes(context), async (request, response) => {
     response.json(await storeArtifact(context, holderOf(request, response), request));
   });
 
@@ -124,10 +125,7 @@ export function workerRoutes(context: ApiContext): Router {
 function takeLog(context: ApiContext): RequestHandler[] {
   const clusterOf = (response: Response): string => `cluster ${workerOf(response).cluster}`;
   return [
-    async (request, response, next) => {
-      await requireLive(context.db, holderOf(request, response));
-      next();
-    },
+    beforeBytes(context),
     requireRoom(context.limits.bodies, LOG_LIMIT_BYTES, (_request, response) => clusterOf(response)),
     express.raw({ type: () => true, limit: LOG_LIMIT_BYTES }),
     async (request, response) => {
@@ -182,6 +180,7 @@ async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdent
     silentAfterMs: SILENT_AFTER_MS,
     logCapBytes: context.logCapBytes,
     ageStepMs: context.ageStepMs,
+    paused: await context.blobs.whyFull(),
   });
   if (answer.kind === 'foreign') throw new WorkerRefusal('foreign-attempt', ask.runId);
   if (answer.kind !== 'granted') return answer;
@@ -242,6 +241,16 @@ async function storeArtifact(context: ApiContext, holder: Holder, request: Reque
   }
   if (replaced !== null) await context.blobs.remove(replaced);
   return stored;
+}
+
+/** Refuses bytes before they come: of a stranger, and those for which there is no disk; these a worker keeps, and asks again. */
+function beforeBytes({ db, blobs }: ApiContext): RequestHandler {
+  return async (request, response, next) => {
+    await requireLive(db, holderOf(request, response));
+    const full = await blobs.whyFull();
+    if (full !== null) throw new BlobError('disk-full', full);
+    next();
+  };
 }
 
 function holderOf(request: Request, response: Response): Holder {
