@@ -1,7 +1,7 @@
 // Owns every verdict on an attempt: from how its container ended, or from what went wrong with its host, its engine or the
 // server. Called by start.ts and supervise.ts.
 import { constants } from 'node:os';
-import type { LogGap } from '../domain/schemas/api';
+import type { LogGap, NotStoredFiles } from '../domain/schemas/api';
 import type { Cause } from '../domain/schemas/words';
 import type { Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, EngineError, EngineErrorReason } from '../adapters/engine';
@@ -23,11 +23,24 @@ export interface Verdict {
   logGaps?: LogGap[];
   /** Its script was not begun, for the sake of its host. */
   isUnbegun?: boolean;
+  notStored?: NotStoredFiles;
 }
 
 /** This supervisor let go; the container lives on. */
 export class DetachedError extends Error {
   override readonly name = 'DetachedError';
+}
+
+/** What came of the files in its archive. */
+export interface Collected {
+  /** Absent: everything is stored. */
+  notStored?: NotStoredFiles;
+  /** The time of the run was over before its last file was stored. */
+  isLate: boolean;
+  /** The run was cancelled meanwhile; the rest stayed behind. */
+  isCancelled: boolean;
+  /** The server took none of the files, for no reason that lies in them. */
+  isRefused: boolean;
 }
 
 interface Ended {
@@ -39,6 +52,7 @@ interface Ended {
   unbegunBy?: readonly string[];
   /** A host that the run had beside its own. */
   besideLost?: HostBesideError;
+  collected: Collected;
 }
 
 /** Why, in the words of who could not begin the script: the last ones of a line. For people; what is known is known without. */
@@ -47,7 +61,21 @@ const REASON = /: ([^:\n]+)$/;
 /** What the engine says of a container that ended while it was away and whose exit code it could not learn. */
 const UNKNOWN_EXIT = 255;
 
+/** What the script did decides. Its artifacts are told of beside it, and count where it has passed, or was cancelled. */
 export function judge(ended: Ended): Verdict {
+  const { stopped, collected, lease, exit } = ended;
+  const { isCancelled, isLate, isRefused, notStored } = collected;
+  const verdict = judgeScript(isCancelled && stopped === undefined ? { ...ended, stopped: 'cancel-requested' } : ended);
+  const said = notStored ? sayNotStored(notStored) : '';
+  const message = [verdict.message, said].filter((part) => part !== '').join('; ');
+  if (verdict.cause === 'ok' && isLate) {
+    const limit = sayLimit('run-timeout', lease);
+    return { cause: 'run-timeout', message: `${limit}; ${said}`, exitCode: exit.exitCode };
+  }
+  return { ...verdict, message, cause: verdict.cause === 'ok' && isRefused ? 'artifact-upload' : verdict.cause };
+}
+
+function judgeScript(ended: Ended): Verdict {
   const { exit, stopped, lease, besideLost } = ended;
   const { exitCode } = exit;
   const { spec } = lease;
@@ -150,7 +178,6 @@ export function judgeError(error: unknown, at: Orders): Verdict {
   const { name, message } = error as Error;
   const verdict = (cause: Cause): Verdict => ({ cause, message: message.slice(0, 2_000), exitCode: null });
   if (isFenced(error)) throw error;
-  if (name === 'ArtifactError') return verdict('artifact-upload');
   if (name === 'EngineError') {
     const { reason } = error as EngineError;
     return { ...verdict(ENGINE_CAUSE[reason]), ...(reason === 'cannot-start' ? { isUnbegun: true } : {}) };
@@ -167,4 +194,12 @@ export function isFenced(error: unknown): boolean {
 
 export function letGoIf(signal: AbortSignal): void {
   if (signal.aborted) throw new DetachedError('another supervisor will adopt the container');
+}
+
+/** In one sentence, to be added to how the run ended. */
+function sayNotStored({ count, files }: NotStoredFiles): string {
+  const [first] = files;
+  const which = first?.path === '/' ? '/archive' : (first?.path ?? '');
+  const more = count > 1 ? `, and ${count - 1} more` : '';
+  return `not stored of its artifacts: ${which} (${first?.why ?? ''})${more}`;
 }

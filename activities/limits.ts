@@ -12,6 +12,8 @@ interface Watched {
   ageMs: number;
   /** From which byte on its output is listened to. */
   fromByte: number;
+  /** Its script had ended before it was watched: no limit of it is to be taken for broken now. */
+  hasEnded?: boolean;
   cancel: AbortSignal;
   detach: AbortSignal;
 }
@@ -21,9 +23,15 @@ export interface Watch {
   listening(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer>;
   /** Stops the container for another reason, unless it is being stopped. */
   stop(why: NonNullable<Stopped>): void;
-  /** Ends the watch. @returns why the container was stopped, if it was */
-  end(): Stopped;
+  /** Ends the watch. @returns why the container was stopped, if it was, and the time that is left for its artifacts, ms */
+  end(): { stopped: Stopped; leftMs: number };
 }
+
+/**
+ * For the artifacts of a script that was stopped, which has no time of its own left, and of one whose worker came back
+ * after its end, ms.
+ */
+const EXTRA_MS = 5 * 60_000;
 
 /** Watches from now until `end`; a container that was adopted keeps the clocks that ran before. */
 export function watchLimits(
@@ -41,7 +49,9 @@ export function watchLimits(
   const onCancel = (): void => stop('cancel-requested');
   at.cancel.addEventListener('abort', onCancel);
   if (at.cancel.aborted) onCancel();
-  const runLimit = longTimer(() => stop('run-timeout'), Math.max(spec.timeoutMs - at.ageMs, 0));
+  const begunAtMs = performance.now() - at.ageMs;
+  const left = (): number => Math.max(spec.timeoutMs - (performance.now() - begunAtMs), 0);
+  const runLimit = longTimer(() => stop('run-timeout'), at.hasEnded ? Infinity : left());
   const idle = new IdleLimit(spec.idleTimeoutMs, silentForMs, () => stop('idle-timeout'));
   return {
     listening: (source) =>
@@ -51,7 +61,7 @@ export function watchLimits(
       runLimit.clear();
       idle.clear();
       at.cancel.removeEventListener('abort', onCancel);
-      return stopped;
+      return { stopped, leftMs: stopped === undefined && !at.hasEnded ? left() : EXTRA_MS };
     },
   };
 }
@@ -65,6 +75,42 @@ async function* within(source: AsyncIterable<Buffer>, mostBytes: number, fire: (
     left -= bytes.length;
     if (left < 0) fire();
     yield bytes;
+  }
+}
+
+/** A timer that stands still for as long as anybody holds it. */
+export class HoldableTimer {
+  private timer: { clear(): void } | undefined;
+  private armedAtMs = 0;
+  private holders = 0;
+
+  constructor(
+    private leftMs: number,
+    private readonly fire: () => void,
+  ) {
+    this.arm();
+  }
+
+  /** @returns lets it go on; to be called once */
+  hold(): () => void {
+    if (this.holders === 0) {
+      this.clear();
+      this.leftMs -= performance.now() - this.armedAtMs;
+    }
+    this.holders += 1;
+    return () => {
+      this.holders -= 1;
+      if (this.holders === 0) this.arm();
+    };
+  }
+
+  clear(): void {
+    this.timer?.clear();
+  }
+
+  private arm(): void {
+    this.armedAtMs = performance.now();
+    this.timer = longTimer(this.fire, Math.max(this.leftMs, 0));
   }
 }
 

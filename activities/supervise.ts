@@ -10,8 +10,9 @@ import { containerName } from '../domain/names';
 import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, OutputFact } from '../adapters/engine';
 import { giveBack, HostsBeside, type HostBesideError } from './hosts-beside';
-import { isFenced, judge, judgeError, letGoIf, type Orders, type Verdict } from './judge';
-import { ageOf, watchLimits, type Stopped } from './limits';
+import { collect } from './collect';
+import { isFenced, judge, judgeError, type Orders, type Verdict } from './judge';
+import { ageOf, watchLimits } from './limits';
 import { capOf } from './log-cap';
 import { ShippedLog } from './shipped-log';
 import { startOnce, type Named, type SupervisePorts } from './start';
@@ -65,7 +66,7 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
   const ageMs = ageOf({ isNew: started.isNew, startedAt: container.startedAt }, lease);
   const startedAt = new Date(Date.now() - ageMs);
   const fromByte = Math.min(lease.logBytes, capOf(lease.logCapBytes).headBytes);
-  const watch = watchLimits(ports, lease, { ...at, ageMs, fromByte });
+  const watch = watchLimits(ports, lease, { ...at, ageMs, fromByte, hasEnded: container.state === 'exited' });
   const over = new AbortController();
   try {
     const log = new ShippedLog(ports, lease, at);
@@ -84,18 +85,12 @@ async function attempt(ports: SupervisePorts, lease: Lease, at: Named): Promise<
     });
     const [exit] = await Promise.all([exited, shown, log.ship(watch.listening(source))]);
     over.abort();
-    const stopped = watch.end();
-    const isCollected = await collect(ports, at, stopped);
-    const { lastLines } = log;
-    const verdict = judge({
-      exit,
-      stopped: isCollected ? stopped : 'cancel-requested',
-      lease,
-      lastLines,
-      unbegunBy: isUnbegun(exit, log) ? (container.beginning?.entrypoint ?? []) : undefined,
-      besideLost,
-    });
-    return { ...verdict, logGaps: log.gapsAtEnd(exit, verdict) };
+    const { stopped, leftMs } = watch.end();
+    const archived = ports.engine.archivedFiles(at.name);
+    const collected = await collect({ api: ports.api, archived }, { ...at, stopped, leftMs });
+    const unbegunBy = isUnbegun(exit, log) ? (container.beginning?.entrypoint ?? []) : undefined;
+    const verdict = judge({ exit, stopped, lease, lastLines: log.lastLines, unbegunBy, besideLost, collected });
+    return { ...verdict, logGaps: log.gapsAtEnd(exit, verdict), notStored: collected.notStored };
   } finally {
     over.abort();
     watch.end();
@@ -114,38 +109,4 @@ async function showRunning(
 ): Promise<void> {
   const imageDigest = facts.imageId === null ? undefined : await ports.engine.digestOf(facts.imageId);
   await ports.api.progress({ state: 'running', startedAt: facts.startedAt.toISOString(), imageDigest }, at.detach);
-}
-
-/**
- * Brings the artifacts home, also those of a run that was stopped. @param stopped why its script was, if it was
- * @returns false when the run was cancelled meanwhile, and what was left stayed behind
- */
-async function collect(ports: SupervisePorts, at: Named, stopped: Stopped): Promise<boolean> {
-  // A cancel that stopped the script already says nothing about its artifacts; a later one does.
-  const isGivenUp = (): boolean => stopped !== 'cancel-requested' && at.cancel.aborted;
-  const signal = stopped === 'cancel-requested' ? at.detach : AbortSignal.any([at.detach, at.cancel]);
-  let told = false;
-  for await (const file of ports.engine.archivedFiles(at.name)) {
-    if (isGivenUp()) return false;
-    if (!told) await ports.api.progress({ state: 'collecting' }, at.detach);
-    told = true;
-    try {
-      await ports.api.putArtifact(file, signal);
-    } catch (error) {
-      letGoIf(at.detach);
-      if (isGivenUp()) return false;
-      throw asArtifactError(error, file.path, at);
-    }
-  }
-  return true;
-}
-
-/** The run did its work, but a file it left could not be read or was refused. */
-class ArtifactError extends Error {
-  override readonly name = 'ArtifactError';
-}
-
-function asArtifactError(error: unknown, path: string, at: Orders): unknown {
-  const isOthers = at.detach.aborted || isFenced(error);
-  return isOthers ? error : new ArtifactError(`artifact ${path} could not be stored: ${(error as Error).message}`);
 }

@@ -2,7 +2,8 @@
 // Called by bare-engine.ts, and for its own machine by a worker's greeting.
 import type { MachineFacts } from '../domain/schemas/hosts';
 import { BARE_CODES } from './bare-program';
-import { EngineError, type EngineErrorReason, type SpoolFile } from './engine';
+import { KINDS_LEFT_OUT, leftOut, whyNoPath } from './archive-files';
+import { EngineError, type ArchivedFile, type EngineErrorReason, type NotStored, type SpoolFile } from './engine';
 
 /** What `ls` says of both folders, with a slash between them: no name has one. */
 export function readSpool(listing: string): SpoolFile[] {
@@ -14,6 +15,31 @@ export function readSpool(listing: string): SpoolFile[] {
     if (file === undefined || file.endsWith('.new')) return [];
     return [{ side: at < middle ? 'in' : 'out', name: file, sizeBytes: Number(size) }];
   });
+}
+
+/** By the letter that `find` has for it. */
+const KIND_OF = { l: 'link', p: 'pipe', s: 'socket', b: 'device', c: 'device', d: 'deep', x: 'shut' } as const;
+
+/** Reads entries of a letter, a size and a path each, which end with a NUL; the last may be cut. By path. */
+export function readArchive(listing: Buffer): (NotStored | Omit<ArchivedFile, 'open'>)[] {
+  const entries: { letter: string; sizeBytes: number; path: Buffer }[] = [];
+  for (let start = 0, end = listing.indexOf(0); end !== -1; start = end + 1, end = listing.indexOf(0, start)) {
+    const entry = listing.subarray(start, end);
+    const blank = entry.indexOf(' ');
+    const [letter = '', ...size] = entry.toString('latin1', 0, blank);
+    // A path begins with ./
+    entries.push({ letter, sizeBytes: Number(size.join('')), path: entry.subarray(blank + 3) });
+  }
+  entries.sort((a, b) => Buffer.compare(a.path, b.path));
+  const isCut = listing.length > 0 && listing.at(-1) !== 0;
+  return [
+    ...entries.map(({ letter, sizeBytes, path }): NotStored | Omit<ArchivedFile, 'open'> => {
+      const why =
+        letter === 'f' ? whyNoPath(path) : KINDS_LEFT_OUT[KIND_OF[letter as keyof typeof KIND_OF] ?? 'device'];
+      return why === undefined ? { kind: 'file', path: path.toString(), sizeBytes } : leftOut(path, why);
+    }),
+    ...(isCut ? [leftOut(Buffer.from('/'), 'it holds more names than are read; the rest of them is left out')] : []),
+  ];
 }
 
 interface BareState {

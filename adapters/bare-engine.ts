@@ -4,12 +4,13 @@ import { createHash } from 'node:crypto';
 import { posix } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checkout } from '../domain/schemas/plan';
-import { readProbe, readSpool, readState, reasonOf, type BareProbe } from './bare-answers';
+import { leftOut, NO_ARCHIVE } from './archive-files';
+import { readArchive, readProbe, readSpool, readState, reasonOf, type BareProbe } from './bare-answers';
 import { BARE_PROGRAM } from './bare-program';
 import { aheadBy } from './docker-client';
 import { EngineError, UNKNOWN_EXIT } from './engine';
 import type {
-  ArchivedFile,
+  Archived,
   ContainerExit,
   ContainerSpec,
   Engine,
@@ -147,7 +148,7 @@ export class BareEngine implements Engine {
   async wait({ name }: FoundContainer, { signal }: WaitOptions): Promise<ContainerExit> {
     return this.patiently(async () => {
       const opened = await this.open(['wait', name], { signal, isOwn: true });
-      const { state, exitCode, isUnbegun } = readState(await this.answerOf(opened));
+      const { state, exitCode, isUnbegun } = readState((await this.answerOf(opened)).toString());
       if (state === 'absent') throw new EngineError('no-such-container', `the folder of ${name} is gone`);
       const isLost = exitCode === undefined;
       const ended = { exitCode: exitCode ?? UNKNOWN_EXIT, outOfMemory: false, isUnbegun };
@@ -159,14 +160,17 @@ export class BareEngine implements Engine {
     await this.call('stop', name, { args: [String(Math.ceil(graceMs / 1000))] });
   }
 
-  async *archivedFiles(name: string): AsyncGenerator<ArchivedFile> {
-    const listed = await this.patiently(() => this.call('files', name));
-    const entries = listed.split('\0').flatMap((entry) => {
-      const [, size, path] = /^ *(\d+) \.\/(.+)$/s.exec(entry) ?? [];
-      return path === undefined ? [] : [{ path, sizeBytes: Number(size) }];
-    });
-    entries.sort((a, b) => (a.path < b.path ? -1 : 1));
-    for (const entry of entries) yield { ...entry, open: () => this.read(name, entry) };
+  async *archivedFiles(name: string): AsyncGenerator<Archived> {
+    let listing: Buffer;
+    try {
+      listing = await this.patiently(() => this.callForBytes('files', name));
+    } catch (error) {
+      if ((error as EngineError).reason !== 'no-such-container') throw error;
+      return yield leftOut(Buffer.from('/'), NO_ARCHIVE);
+    }
+    for (const entry of readArchive(listing)) {
+      yield entry.kind === 'file' ? { ...entry, open: () => this.read(name, entry) } : entry;
+    }
   }
 
   /** @throws EngineError when it is not what it was */
@@ -281,10 +285,18 @@ export class BareEngine implements Engine {
     name: string,
     options: { args?: string[]; input?: Uint8Array } = {},
   ): Promise<string> {
+    return (await this.callForBytes(verb, name, options)).toString();
+  }
+
+  private async callForBytes(
+    verb: string,
+    name: string,
+    options: { args?: string[]; input?: Uint8Array } = {},
+  ): Promise<Buffer> {
     return this.answerOf(await this.open([verb, name], options));
   }
 
-  private async answerOf(opened: Opened): Promise<string> {
+  private async answerOf(opened: Opened): Promise<Buffer> {
     const pieces: Buffer[] = [];
     let bytes = 0;
     try {
@@ -297,7 +309,7 @@ export class BareEngine implements Engine {
       throw this.translate(error);
     }
     await this.require(opened.ended, `${this.shell.name} cannot do it`);
-    return Buffer.concat(pieces).toString();
+    return Buffer.concat(pieces);
   }
 
   /** @param options.isOwn it may take long: the text that lies in the folder of the run is executed */

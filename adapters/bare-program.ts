@@ -9,6 +9,7 @@
 //                  t.<token>         fencing tokens that were seen here
 //                  in, out, bin      the spool of a run that has one, and its program
 
+import { MOST_FOLDERS_DEEP } from './archive-files';
 import { REMOVE_TREE } from './remove-tree';
 
 /** Exit codes of the program that mean something. */
@@ -133,6 +134,26 @@ open_plain() {
   esac
 }
 
+# Entries of a letter, a size and a path each; x: a folder that may not be read, d: one that lies too deep.
+list_archive() {
+  if find . -maxdepth 0 -printf '' 2>/dev/null; then
+    find . -maxdepth ${MOST_FOLDERS_DEEP + 1} ! -type d -printf '%y%s %p\0'
+  else
+    find . -maxdepth ${MOST_FOLDERS_DEEP + 1} ! -type d -exec "$sh" -c '
+      for file; do
+        letter=c size=0
+        if [ -h "$file" ]; then letter=l
+        elif [ -f "$file" ]; then letter=f size=$(($(stat -c %s "$file" 2>/dev/null || wc -c <"$file")))
+        elif [ -p "$file" ]; then letter=p
+        elif [ -S "$file" ]; then letter=s
+        fi
+        printf "%s%s %s\0" $letter "$size" "$file"
+      done' sh {} +
+  fi
+  find . -mindepth ${MOST_FOLDERS_DEEP + 1} -maxdepth ${MOST_FOLDERS_DEEP + 1} -type d -exec "$sh" -c 'for folder; do printf "d0 %s\0" "$folder"; done' sh {} +
+  find . -maxdepth ${MOST_FOLDERS_DEEP} -type d -exec "$sh" -c 'for folder; do { [ -r "$folder" ] && [ -x "$folder" ]; } || printf "x0 %s\0" "$folder"; done' sh {} +
+}
+
 # A file that goes meanwhile is no fault.
 spool() {
   LC_ALL=C ls -lnA "$run/in" 2>/dev/null
@@ -242,8 +263,8 @@ stop)
   end_run "$1"
   ;;
 files)
-  cd "$run/archive" 2>/dev/null || exit 0
-  find . -type f -exec "$sh" -c 'for file; do printf "%s %s\0" "$(wc -c <"$file")" "$file"; done' sh {} +
+  cd -P "$run/archive" 2>/dev/null || die 3 "the archive of $name is gone"
+  list_archive 2>/dev/null | head -c 16000000
   ;;
 read)
   open_plain "$1" "$2"

@@ -32,7 +32,7 @@ import { removeTree } from './remove-tree';
 import { checkOut } from './working-copies';
 import type { Checkout } from '../domain/schemas/plan';
 import type {
-  ArchivedFile,
+  Archived,
   ContainerExit,
   ContainerSpec,
   Engine,
@@ -264,7 +264,7 @@ export class DockerEngine implements Engine {
     }
   }
 
-  archivedFiles(name: string): AsyncGenerator<ArchivedFile> {
+  archivedFiles(name: string): AsyncGenerator<Archived> {
     return filesBelow(join(this.runsDir, name, 'archive'));
   }
 

@@ -76,11 +76,24 @@ export interface WaitOptions {
 }
 
 export interface ArchivedFile {
+  kind: 'file';
   /** Below /archive, with / as separator. */
   path: string;
   sizeBytes: number;
+  /** Its bytes; an error when it cannot be read, or is not what it was. */
   open(): AsyncIterable<Uint8Array>;
 }
+
+/** Something in /archive that is no artifact. */
+export interface NotStored {
+  kind: 'not-stored';
+  /** As people can read it; `/`: all of it. */
+  path: string;
+  /** In words. */
+  why: string;
+}
+
+export type Archived = ArchivedFile | NotStored;
 
 /** `cannot-start`: it says itself that it has begun nothing and can begin nothing now; `engine-unavailable`: nobody knows. */
 export type EngineErrorReason =
@@ -176,8 +189,8 @@ export interface Engine {
   wait(container: FoundContainer, options: WaitOptions): Promise<ContainerExit>;
   /** TERM for every process of it, then KILL when the grace time is over. Resolves when none is alive. */
   stop(name: string, graceMs: number): Promise<void>;
-  /** Files below /archive of an ended container; links and special files are left out. */
-  archivedFiles(name: string): AsyncGenerator<ArchivedFile>;
+  /** What is below /archive of an ended container, file by file, and what of it can be no artifact. */
+  archivedFiles(name: string): AsyncGenerator<Archived>;
   /** Plain files of the spool, by name. Those that are being written are left out. */
   spooled(name: string): Promise<SpoolFile[]>;
   /** The same, now and whenever it has changed, until the folder is gone; an engine that is away is waited for. @throws what the signal says */

@@ -13,7 +13,7 @@ import { beginProgram } from './docker-begin';
 import { ensureRunning, messageOf, pullImage } from './docker-client';
 import { DockerEngine } from './docker-engine';
 import type {
-  ArchivedFile,
+  Archived,
   ContainerExit,
   ContainerSpec,
   Engine,
@@ -106,7 +106,7 @@ export class RemoteDockerEngine implements Engine {
     await this.docker.stop(name, graceMs);
   }
 
-  archivedFiles(name: string): AsyncGenerator<ArchivedFile> {
+  archivedFiles(name: string): AsyncGenerator<Archived> {
     return this.folders.archivedFiles(name);
   }
 

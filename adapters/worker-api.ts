@@ -1,7 +1,6 @@
 // Owns the worker's side of the HTTP API: leases, progress, log bytes, artifacts, results.
 // Called by the cluster worker and its activities. A server that is away is waited for, and so is one that does not know
 // the worker now: its key or its place in the fleet may come back. Any other refusal is an error.
-import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorAnswer } from '../domain/schemas/api';
 import * as shells from '../domain/schemas/shells';
@@ -24,6 +23,18 @@ export class WorkerApiError extends Error {
   }
 }
 
+/** Of a call that may be refused for a while. */
+export interface Patience {
+  signal?: AbortSignal;
+  /** Called when the server does not take it now. @returns called when it has answered, or nobody waits any more */
+  hold?: () => () => void;
+}
+
+/** The bytes to be sent cannot be had. */
+export class SourceError extends Error {
+  override readonly name = 'SourceError';
+}
+
 /** What one attempt's lease holder can say. */
 export interface AttemptApi {
   progress(progress: shapes.Progress, signal?: AbortSignal): Promise<void>;
@@ -31,7 +42,10 @@ export interface AttemptApi {
   freeze(commit: string, signal?: AbortSignal): Promise<string>;
   /** @returns where the log ends now */
   appendLog(startByte: number, bytes: Buffer, signal?: AbortSignal): Promise<number>;
-  putArtifact(file: ArchivedFile, signal?: AbortSignal): Promise<shapes.Stored>;
+  /** Says that artifacts come. @returns what may come; undefined: an older server, which does not say */
+  collecting(patience?: Patience): Promise<shapes.Collecting | undefined>;
+  /** @throws SourceError when the file cannot be read; that is not tried again */
+  putArtifact(file: ArchivedFile, patience?: Patience): Promise<shapes.Stored>;
   /** @returns whether what the attempt left is to be kept as it is */
   result(result: shapes.Result): Promise<{ isHeld: boolean }>;
   /** @returns false when the attempt is to be ended instead */
@@ -58,8 +72,40 @@ interface Call {
   path: string;
   json?: unknown;
   /** Made anew for each try. */
-  body?: () => Buffer | ReadableStream;
+  body?: () => Buffer | Source;
   signal?: AbortSignal;
+  hold?: Patience['hold'];
+}
+
+/** The bytes of a file, read no faster than they are sent; it remembers why they broke off. */
+class Source {
+  private broken: { error: unknown } | undefined;
+
+  constructor(private readonly file: ArchivedFile) {}
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    let left = this.file.sizeBytes;
+    try {
+      for await (const piece of this.file.open()) {
+        left -= piece.length;
+        if (left < 0) break;
+        // Node's client waits for ever after a piece of no bytes.
+        if (piece.length > 0) yield piece;
+      }
+      if (left !== 0) throw new Error('it changed while it was read');
+    } catch (error) {
+      this.broken = { error };
+      throw error;
+    }
+  }
+
+  throwIfBroken(): void {
+    if (!this.broken) return;
+    const { error } = this.broken;
+    // A host that was lost is no matter of one file.
+    if (['engine-unavailable', 'fenced'].includes((error as { reason?: string }).reason ?? '')) throw error;
+    throw new SourceError((error as Error).message, { cause: error });
+  }
 }
 
 export class WorkerApi {
@@ -117,6 +163,8 @@ export class WorkerApi {
   attempt(holder: shapes.HolderKey): AttemptApi {
     const path = (what: string, query = ''): string =>
       `/v1/worker/attempts/${holder.runId}/${holder.attempt}/${what}?token=${holder.token}${query}`;
+    /** The server knows nothing of what is not stored. */
+    let isOld = false;
     return {
       progress: async (progress, signal) => {
         await this.call({ method: 'POST', path: path('progress'), json: progress, signal });
@@ -133,13 +181,25 @@ export class WorkerApi {
         const call: Call = { method: 'POST', path: path('log', `&offset=${startByte}`), body: () => bytes, signal };
         return (await this.read(shapes.LogEnd, call)).bytes;
       },
-      putArtifact: (file, signal) => {
-        const query = `&path=${encodeURIComponent(file.path)}`;
-        const body = (): ReadableStream => Readable.toWeb(Readable.from(file.open())) as ReadableStream;
-        return this.read(shapes.Stored, { method: 'PUT', path: path('artifacts', query), body, signal });
+      collecting: async (patience) => {
+        const call: Call = { method: 'POST', path: path('collecting'), json: {}, ...patience };
+        const told = await this.read(shapes.Collecting, call).catch((error: unknown) =>
+          unlessUnknown(error, undefined),
+        );
+        if (told) return told;
+        isOld = true;
+        const json = { state: 'collecting' } satisfies shapes.Progress;
+        await this.call({ method: 'POST', path: path('progress'), json, ...patience });
+        return undefined;
       },
-      result: async (result) => {
-        const reply = await this.read(shapes.ResultReply, { method: 'POST', path: path('result'), json: result });
+      putArtifact: (file, patience) => {
+        const query = `&size=${file.sizeBytes}&path=${encodeURIComponent(file.path)}`;
+        const body = (): Source => new Source(file);
+        return this.read(shapes.Stored, { method: 'PUT', path: path('artifacts', query), body, ...patience });
+      },
+      result: async ({ notStored, ...result }) => {
+        const json = notStored && !isOld ? { ...result, notStored } : result;
+        const reply = await this.read(shapes.ResultReply, { method: 'POST', path: path('result'), json });
         return { isHeld: typeof reply.heldUntil === 'string' };
       },
       handBack: async (said) => {
@@ -186,12 +246,18 @@ export class WorkerApi {
 
   /** Tries until there is an answer: a killed or restarting API loses nothing. @throws WorkerApiError, AbortError */
   private async call(call: Call): Promise<unknown> {
-    for (let waitMs = BACKOFF_MS.first; ; waitMs = Math.min(waitMs * 2, BACKOFF_MS.most)) {
-      call.signal?.throwIfAborted();
-      const told = { afterMs: 0 };
-      const answer = await this.tryOnce(call, told);
-      if (answer !== undefined) return answer.json;
-      await sleep(Math.max(waitMs * (0.5 + Math.random()), told.afterMs), undefined, { signal: call.signal });
+    let goOn: (() => void) | undefined;
+    try {
+      for (let waitMs = BACKOFF_MS.first; ; waitMs = Math.min(waitMs * 2, BACKOFF_MS.most)) {
+        call.signal?.throwIfAborted();
+        const told = { afterMs: 0 };
+        const answer = await this.tryOnce(call, told);
+        if (answer !== undefined) return answer.json;
+        goOn ??= call.hold?.();
+        await sleep(Math.max(waitMs * (0.5 + Math.random()), told.afterMs), undefined, { signal: call.signal });
+      }
+    } finally {
+      goOn?.();
     }
   }
 
@@ -213,7 +279,7 @@ export class WorkerApi {
       },
       body: call.json === undefined ? (body as RequestInit['body']) : JSON.stringify(call.json),
       // A stream may take as long as it has bytes; everything else is short.
-      signal: body instanceof ReadableStream ? call.signal : anyOf(limit, call.signal),
+      signal: body instanceof Source ? call.signal : anyOf(limit, call.signal),
       duplex: 'half',
     };
     let response: Response;
@@ -223,6 +289,7 @@ export class WorkerApi {
       text = await response.text();
     } catch {
       call.signal?.throwIfAborted();
+      if (body instanceof Source) body.throwIfBroken();
       return undefined;
     }
     if (response.ok) {

@@ -29,6 +29,7 @@ export function viewCluster(row: ClusterRow, links: Links): shapes.ClusterSummar
       allowPrivileged: row.allow_privileged,
       maxCpus: row.max_cpus,
       maxMemoryBytes: row.max_memory_bytes,
+      maxArtifactBytes: row.max_artifact_bytes,
       maxSlotsPerProject: row.max_slots_per_project,
     },
     queue: clusterQueue(name),

@@ -117,6 +117,7 @@ export function viewAttempt(row: AttemptRow, beside: readonly AttemptBeside[]): 
     logBytes: row.log_bytes,
     logComplete: row.log_complete,
     logGaps: row.log_gaps,
+    notStored: row.not_stored,
     createdAt: row.created_at.toISOString(),
     startedAt: iso(row.started_at),
     finishedAt: iso(row.finished_at),

@@ -27,6 +27,7 @@ function withFields(command: Command): Command {
     .option('--no-allow-privileged', 'they may not')
     .option('--max-cpus <n>', 'CPU cores that one run may ask for, or none')
     .option('--max-memory <bytes>', 'bytes that one run may ask for, or none')
+    .option('--max-artifacts <bytes>', 'bytes of artifacts that one run may store, or none')
     .option('--max-slots-per-project <n>', 'slots that one project may hold at once, or none')
     .option('--enlist', 'workers with a key of the cluster count at once')
     .option('--no-enlist', 'an admin enlists them one by one')

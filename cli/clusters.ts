@@ -20,6 +20,7 @@ export interface ClusterOptions {
   allowPrivileged?: boolean;
   maxCpus?: string;
   maxMemory?: string;
+  maxArtifacts?: string;
   maxSlotsPerProject?: string;
   active?: boolean;
   enlist?: boolean;
@@ -94,6 +95,7 @@ function fieldsOf(options: ClusterOptions): shapes.EditCluster {
     allowPrivileged: options.allowPrivileged,
     maxCpus: limitOf('--max-cpus', options.maxCpus),
     maxMemoryBytes: limitOf('--max-memory', options.maxMemory),
+    maxArtifactBytes: limitOf('--max-artifacts', options.maxArtifacts),
     maxSlotsPerProject: limitOf('--max-slots-per-project', options.maxSlotsPerProject),
   };
   const kind = options.specialised ? 'specialised' : options.default ? 'default' : undefined;
@@ -181,6 +183,7 @@ export function describe(cluster: shapes.Cluster): string {
         policy.allowPrivileged ? 'privileged containers allowed' : 'no privileged containers',
         `cores: ${policy.maxCpus ?? 'any'}`,
         `memory: ${policy.maxMemoryBytes ?? 'any'}`,
+        `artifacts: ${policy.maxArtifactBytes ?? 'any'}`,
         `slots a project: ${policy.maxSlotsPerProject ?? 'any'}`,
       ].join('; '),
     ],

@@ -16,6 +16,7 @@ export interface ClusterOffer {
   allowPrivileged: boolean;
   maxCpus: number | null;
   maxMemoryBytes: number | null;
+  maxArtifactBytes: number | null;
   /** Of workers that are connected. */
   hosts: readonly TaggedHost[];
 }
@@ -125,7 +126,7 @@ export function movedFrom(
 /** What decides whether a run may be in a cluster at all. */
 export type ClusterRules = Pick<
   ClusterOffer,
-  'name' | 'kind' | 'organisations' | 'allowPrivileged' | 'maxCpus' | 'maxMemoryBytes'
+  'name' | 'kind' | 'organisations' | 'allowPrivileged' | 'maxCpus' | 'maxMemoryBytes' | 'maxArtifactBytes'
 >;
 
 /**
@@ -149,12 +150,15 @@ function mayUse(cluster: ClusterRules, { organisation }: Asking): boolean {
 
 /** What the cluster's policy refuses of a run, in words. */
 function breachOf(cluster: ClusterRules, run: ClusterAsk): string | undefined {
-  const { cpus, memoryBytes } = run.resources;
+  const { cpus, memoryBytes, artifactBytes } = run.resources;
   if (!cluster.allowPrivileged && run.privileged) return 'a privileged container';
   if (!cluster.allowPrivileged && run.capAdd.length > 0) return `capability ${run.capAdd.join(', ')}`;
   if (cluster.maxCpus !== null && (cpus ?? 0) > cluster.maxCpus) return `${cpus} CPU cores (most: ${cluster.maxCpus})`;
   if (cluster.maxMemoryBytes !== null && (memoryBytes ?? 0) > cluster.maxMemoryBytes) {
     return `${memoryBytes} bytes of memory (most: ${cluster.maxMemoryBytes})`;
+  }
+  if (cluster.maxArtifactBytes !== null && (artifactBytes ?? 0) > cluster.maxArtifactBytes) {
+    return `${artifactBytes} bytes of artifacts (most: ${cluster.maxArtifactBytes})`;
   }
   return undefined;
 }

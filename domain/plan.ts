@@ -298,6 +298,7 @@ function planRun(context: PlanContext, job: string, run: JobRun): Omit<PlannedRu
       cpus: settings.resources?.cpus,
       memoryBytes: settings.resources?.memory,
       pids: settings.resources?.pids,
+      artifactBytes: settings.resources?.artifacts,
     }),
     needsCondition: settings['needs-on'] ?? 'success',
   });

@@ -776,7 +776,7 @@ describe('an artifact', () => {
   const ODD = 'a b/ü ✓/100%.bin';
   let held: Held;
   const put = (path: string, body: Buffer) =>
-    held.attempt.putArtifact({ path, sizeBytes: body.length, open: () => Readable.from([body]) });
+    held.attempt.putArtifact({ kind: 'file', path, sizeBytes: body.length, open: () => Readable.from([body]) });
   const list = async (): Promise<shapes.Artifact[]> =>
     shapes.ArtifactList.parse(await house.call('GET', held.run.urls.artifacts)).artifacts;
   beforeAll(async () => {
@@ -800,6 +800,22 @@ describe('an artifact', () => {
       const body = Buffer.from(await (await house.request('GET', artifact.url)).arrayBuffer());
       expect([artifact.path, sha(body)]).toEqual([artifact.path, artifact.digest]);
     }
+  });
+
+  test('R3 one that is too large is refused with the number, one that is not what was said leaves nothing, and all that is stored is told', async () => {
+    const send = async (query: string, body: string) =>
+      fetch(`${house.url}${held.path}/artifacts?token=${held.token}&${query}`, {
+        method: 'PUT',
+        body,
+        headers: { authorization: `Bearer ${await sign()}`, 'content-type': 'application/octet-stream' },
+      });
+    const stored = (await list()).map(({ path, sizeBytes, digest }) => ({ path, sizeBytes, digest }));
+
+    const refused = await expectRefusal(await send('path=huge&size=3000000000', 'x'), 413, 'too-large');
+    expect(refused.detail).toContain('3000000000 bytes, and one file may have 2147483648');
+    for (const body of ['x', 'xxx']) await expectRefusal(await send('path=odd&size=2', body), 400, 'malformed-request');
+    await expectRefusal(await send(`path=${'l'.repeat(1025)}&size=1`, 'x'), 400, 'malformed-request');
+    expect((await held.attempt.collecting())?.stored).toEqual(stored);
   });
 
   test('R3 is read by range, and not again while it is unchanged', async () => {

@@ -18,11 +18,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { filesBelow } from '../adapters/archive-files';
+import { filesBelow, NO_ARCHIVE } from '../adapters/archive-files';
 import { BlobError, FileBlobs } from '../adapters/blobs';
 import { followContainer } from '../adapters/docker-log';
 import { FrameReader, RecordReader, type LogReader } from '../adapters/docker-log-format';
-import type { FoundContainer } from '../adapters/engine';
+import type { ArchivedFile, FoundContainer } from '../adapters/engine';
 import { appendLog, compressLog, readLog } from '../adapters/log-store';
 import { migrate, openStore, type Database } from '../adapters/store/connect';
 import { FencedError, recordResult, releaseLease, type Holder } from '../adapters/store/holders';
@@ -219,20 +219,25 @@ describe('the files of /archive', () => {
     return root;
   };
   const walk = async (root: string) => {
-    const files = [];
-    for await (const file of filesBelow(root)) files.push(file);
-    return files;
+    const files: ArchivedFile[] = [];
+    const left: Record<string, string> = {};
+    for await (const entry of filesBelow(root)) {
+      if (entry.kind === 'file') files.push(entry);
+      else left[entry.path] = entry.why;
+    }
+    return { files, left };
   };
 
-  test('R3 are walked to the bottom with path and size; a folder that is not there has none', async () => {
-    const files = await walk(make());
+  test('R3 are walked to the bottom with path and size; a folder that is not there is named', async () => {
+    const { files, left } = await walk(make());
 
     expect(files.map((file) => [file.path, file.sizeBytes])).toEqual([
       ['a', 0],
       ['deep/er/file', 5],
     ]);
     expect(String(await collect(files[1]!.open()))).toBe('below');
-    expect(await walk(join(folder, 'nowhere'))).toEqual([]);
+    expect(left).toEqual({});
+    expect(await walk(join(folder, 'nowhere'))).toEqual({ files: [], left: { '/': NO_ARCHIVE } });
   });
 
   test('R3 nothing that leads out of the folder is among them: no link to a file, to a folder, or to nothing', async () => {
@@ -241,16 +246,50 @@ describe('the files of /archive', () => {
     symlinkSync('/etc', join(root, 'link-to-folder'));
     symlinkSync('/nowhere', join(root, 'link-to-nothing'));
 
-    expect((await walk(root)).map((file) => file.path)).toEqual(['a', 'deep/er/file']);
+    const { files, left } = await walk(root);
+
+    expect(files.map((file) => file.path)).toEqual(['a', 'deep/er/file']);
+    expect(Object.keys(left)).toEqual(['link-to-file', 'link-to-folder', 'link-to-nothing']);
+    expect(new Set(Object.values(left))).toEqual(new Set(['it is a symbolic link']));
+  });
+
+  test('R3 a name that is no UTF-8, a path that is too long and a folder that is too deep are named, and all else is found', async () => {
+    const root = make();
+    const long = Array.from({ length: 6 }, () => 'l'.repeat(200));
+    mkdirSync(join(root, ...long.slice(0, -1)), { recursive: true });
+    writeFileSync(join(root, ...long), '');
+    mkdirSync(join(root, ...Array.from({ length: 131 }, () => 'd')), { recursive: true });
+    writeFileSync(Buffer.concat([Buffer.from(`${root}/m`), Buffer.from([0xfc]), Buffer.from('n\n')]), '');
+    writeFileSync(join(root, 'zz'), '');
+
+    const { files, left } = await walk(root);
+
+    expect(files.map((file) => file.path)).toEqual(['a', 'deep/er/file', 'zz']);
+    expect(Object.entries(left).map(([path, why]) => [path.slice(0, 12), why])).toEqual([
+      ['d/d/d/d/d/d/', 'it is a folder more than 128 folders deep'],
+      ['llllllllllll', 'its path is longer than 1024 bytes'],
+      ['m\\xfcn\\x0a', 'its name is not UTF-8'],
+    ]);
+  });
+
+  test('R3 a folder that is exchanged for a link after the walk is not followed', async () => {
+    const root = make();
+    const { files } = await walk(root);
+    rmSync(join(root, 'deep'), { recursive: true });
+    mkdirSync(join(root, 'elsewhere', 'er'), { recursive: true });
+    writeFileSync(join(root, 'elsewhere', 'er', 'file'), 'other');
+    symlinkSync(join(root, 'elsewhere'), join(root, 'deep'));
+
+    await expect(collect(files[1]!.open())).rejects.toThrow('something else has taken the place of its folder');
   });
 
   test('R3 a file that is exchanged for a link after the walk is not followed', async () => {
     const root = make();
-    const [file] = await walk(root);
+    const [file] = (await walk(root)).files;
     rmSync(join(root, 'a'));
     symlinkSync('/etc/passwd', join(root, 'a'));
 
-    await expect(collect(file!.open())).rejects.toMatchObject({ code: 'ELOOP' });
+    await expect(collect(file!.open())).rejects.toThrow('a link has taken its place');
   });
 });
 

@@ -29,6 +29,7 @@ function offer(name: string, more: Partial<ClusterOffer> = {}): ClusterOffer {
     drain: null,
     allowPrivileged: false,
     maxCpus: null,
+    maxArtifactBytes: null,
     maxMemoryBytes: null,
     hosts: [],
     ...more,
@@ -58,6 +59,7 @@ const cluster: fc.Arbitrary<Omit<ClusterOffer, 'name'>> = fc.record({
   drain: fc.constantFrom(null, 'drained'),
   allowPrivileged: fc.boolean(),
   maxCpus: fc.constantFrom(null, 1, 4),
+  maxArtifactBytes: fc.constant(null),
   maxMemoryBytes: fc.constantFrom(null, 1_000),
   hosts: fc.array(labels, { maxLength: 2 }).map((all) => all.map((some, at) => ({ name: `h${at}`, labels: some }))),
 });

@@ -78,6 +78,7 @@ const attemptApi: AttemptApi = {
   },
   freeze: async (commit) => commit,
   appendLog: async (start, bytes) => start + bytes.length,
+  collecting: async () => undefined,
   putArtifact: async (file) => ({ path: file.path, sizeBytes: file.sizeBytes, digest: '' }) as never,
   result: async () => ({ isHeld: false }),
   handBack: async () => false,

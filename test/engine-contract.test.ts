@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createServer } from 'node:tls';
 import Dockerode from 'dockerode';
+import { KINDS_LEFT_OUT, NO_ARCHIVE } from '../adapters/archive-files';
 import { BareEngine } from '../adapters/bare-engine';
 import { ContainerShell } from '../adapters/container-shell';
 import { DockerEngine } from '../adapters/docker-engine';
@@ -128,6 +129,21 @@ async function imagesWith(variable: string): Promise<string[]> {
       .catch(() => undefined),
   );
   return (await Promise.all(infos)).flatMap((info) => (info?.Config.Env?.includes(variable) ? [info.Id] : []));
+}
+
+async function archived(engine: Engine, name: string) {
+  const files: [string, number, string][] = [];
+  const left: [string, string][] = [];
+  for await (const entry of engine.archivedFiles(name)) {
+    if (entry.kind === 'not-stored') {
+      left.push([entry.path, entry.why]);
+      continue;
+    }
+    const pieces = [];
+    for await (const piece of entry.open()) pieces.push(piece);
+    files.push([entry.path, entry.sizeBytes, Buffer.concat(pieces).toString()]);
+  }
+  return { files, left };
 }
 
 const wait = (engine: Engine, container: FoundContainer) =>
@@ -340,20 +356,27 @@ done
     expect(await engine().listRemains()).not.toContain(container.name);
   }, 30_000);
 
-  test('R3 H6 plain files alone are artifacts, whatever they are called; links are left out', async () => {
+  test('R3 H6 plain files alone are artifacts, whatever they are called; all else is named with the reason', async () => {
     const script = `#!/bin/sh
 cd "$H_ARCHIVE" && mkdir -p a/b && printf 12345 >"a/b/it's \\"odd\\" \\$x ü" && : >empty && printf 'two
 ' >'two
 lines' && ln -s /etc/passwd link && ln -s /etc folder && mkfifo pipe
+: >"$(printf 'm\\374n')" && deep=$(printf 'd/%.0s' $(seq 131)) && mkdir -p "$deep"
 `;
     const { name } = await run(engine(), script);
-    const files: [string, number, string][] = [];
-    for await (const file of engine().archivedFiles(name)) {
-      const pieces = [];
-      for await (const piece of file.open()) pieces.push(piece);
-      files.push([file.path, file.sizeBytes, Buffer.concat(pieces).toString()]);
-    }
+    const { files, left } = await archived(engine(), name);
+    rmSync(join(root, name, 'archive'), { recursive: true });
+    const gone = await archived(engine(), name);
     await engine().remove(name);
+
+    expect(gone).toEqual({ files: [], left: [['/', NO_ARCHIVE]] });
+    expect(left).toEqual([
+      [expect.stringMatching(/^(d\/){129}|^(d\/){90}.*…$/), KINDS_LEFT_OUT.deep],
+      ['folder', KINDS_LEFT_OUT.link],
+      ['link', KINDS_LEFT_OUT.link],
+      ['m\\xfcn', 'its name is not UTF-8'],
+      ['pipe', KINDS_LEFT_OUT.pipe],
+    ]);
 
     expect(files).toEqual([
       ['a/b/it\'s "odd" $x ü', 5, '12345'],

@@ -21,8 +21,9 @@ const ended = (exitCode: number, more: Partial<ContainerExit> = {}): ContainerEx
   isEndLost: false,
   ...more,
 });
+const collected = { isLate: false, isCancelled: false, isRefused: false };
 const of = (exit: ContainerExit, more: Partial<Parameters<typeof judge>[0]> = {}) =>
-  judge({ exit, stopped: undefined, lease: lease(64 * MIB), lastLines: '', ...more });
+  judge({ exit, stopped: undefined, lease: lease(64 * MIB), lastLines: '', collected, ...more });
 
 test.each([
   [7, 'exited with code 7'],
@@ -80,7 +81,7 @@ test('R2 output is passed on whole, and what is beyond four times the cap of a l
   let passed = 0;
   for await (const bytes of watch.listening(output())) passed += bytes.length;
 
-  expect([passed, counts, watch.end()]).toEqual([451, [0, 0, 1, 1], 'log-limit']);
+  expect([passed, counts, watch.end().stopped]).toEqual([451, [0, 0, 1, 1], 'log-limit']);
 });
 
 test('B10 what a script prints decides nothing: one that fails like a missing program failed', () => {

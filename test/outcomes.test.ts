@@ -71,12 +71,21 @@ describe('artifacts on each outcome', () => {
     60_000,
   );
 
-  test('R3 links and special files in /archive are left out and lead nowhere', async () => {
+  test('R3 links and special files in /archive are named with the reason and lead nowhere; the verdict is that of the script', async () => {
     const script =
       '#!/bin/sh\nln -s /etc/passwd /archive/link\nmkfifo /archive/pipe\nln -s /etc /archive/dir\necho real > /archive/real';
-    await buildOf('links', oneRun(script));
+    await buildOf('links', oneRun(`${script}\nprintf x > "/archive/m$(printf '\\374')n"\nexit 3`));
+    const run = await house.run('links', 1, 'work');
 
-    expect((await house.run('links', 1, 'work')).artifacts.map((artifact) => artifact.path)).toEqual(['real']);
+    expect(run.artifacts.map((artifact) => artifact.path)).toEqual(['real']);
+    expect(run).toMatchObject({ outcome: 'failed', cause: 'exit-code', exitCode: 3 });
+    expect(run.message).toBe(
+      'exited with code 3; not stored of its artifacts: dir (it is a symbolic link), and 3 more',
+    );
+    expect(run.attempts[0]?.notStored).toMatchObject({
+      count: 4,
+      files: [{ path: 'dir' }, { path: 'link' }, { path: 'm\\xfcn', why: 'its name is not UTF-8' }, { path: 'pipe' }],
+    });
   });
 });
 
@@ -203,6 +212,8 @@ describe('a full disk', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', blobs]);
     try {
       const [folder] = readdirSync(join(house.dir, 'worker', 'runs')).filter((name) => name.startsWith('slipway-'));
+      const isKnown = async () => /disk is full/.test(JSON.stringify(await house.call('GET', '/readyz')));
+      await waitFor(isKnown, { what: 'the server knows that its disk is full' });
       await house.project('full-waiting', oneRun('#!/bin/sh\ntrue'));
       const waiting = await house.trigger('full-waiting');
       await waitFor(

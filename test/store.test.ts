@@ -37,7 +37,9 @@ import { putBlueprint } from '../adapters/store/blueprints';
 import { createHost, listHosts, recordHost } from '../adapters/store/hosts';
 import { listLeases } from '../adapters/store/lease-list';
 import { requestLease, type GrantedLease } from '../adapters/store/leases';
-import { appendChunk, locateLog, readLogState, recordArtifact } from '../adapters/store/logs';
+import { readLimits, recordArtifact, whyNotStored } from '../adapters/store/artifacts';
+import { appendChunk, locateLog, readLogState } from '../adapters/store/logs';
+import { artifactLimitsOf } from '../domain/artifact-limits';
 import { hostMade, planOnDemand } from '../adapters/store/on-demand';
 import { queuePositions, readPriority } from '../adapters/store/queue';
 import { MIGRATIONS } from '../adapters/store/migrations';
@@ -73,6 +75,7 @@ import {
 } from './setup/stores';
 import { waitFor } from './setup/wait-for';
 
+const limits = artifactLimitsOf(null, null);
 const keyOf = ({ runId, attempt }: { runId: string; attempt: number }) => ({ runId, attempt });
 const nameOf = (error: Error): string => error.name;
 const SILENT_AFTER_MS = 60_000;
@@ -1060,7 +1063,7 @@ describe.each(STORES)('on %s', (name, start) => {
       'a log chunk': (holder) => appendChunk(db, holder, chunk(0, 3)),
       'an empty log chunk': (holder) => appendChunk(db, holder, chunk(0, 0)),
       'an artifact': (holder) =>
-        recordArtifact(db, holder, { path: 'a', sizeBytes: 1, digest: 'd', contentType: 't', blob: 'b' }),
+        recordArtifact(db, holder, { path: 'a', sizeBytes: 1, digest: 'd', contentType: 't', blob: 'b', limits }),
       'a result': (holder) => recordResult(db, holder, ok),
     };
 
@@ -1412,12 +1415,35 @@ describe.each(STORES)('on %s', (name, start) => {
 
     test('R3 the same artifact again replaces the first, and names the blob that nobody needs any more', async () => {
       const { runId, holder } = await heldRun();
-      const artifact = { path: 'a/b', sizeBytes: 1, digest: 'one', contentType: 't', blob: 'b1' };
-      expect(await recordArtifact(db, holder, artifact)).toBeNull();
+      const artifact = { path: 'a/b', sizeBytes: 1, digest: 'one', contentType: 't', blob: 'b1', limits };
+      expect(await recordArtifact(db, holder, artifact)).toBeUndefined();
       expect(await recordArtifact(db, holder, { ...artifact, digest: 'two', blob: 'b2' })).toBe('b1');
 
       const { rows } = await sql`select path, digest, blob from artifacts where run_id = ${runId}::uuid`.execute(db);
       expect(rows).toEqual([{ path: 'a/b', digest: 'two', blob: 'b2' }]);
+    });
+
+    test('R3 an attempt stores no more than it may, also when many files come at once, and a replaced file counts once', async () => {
+      const { runId, holder } = await heldRun();
+      const few = { fileBytes: 10, bytes: 25, files: 4 };
+      const artifact = (path: string, sizeBytes: number) =>
+        recordArtifact(db, holder, { path, sizeBytes, digest: 'd', contentType: 't', blob: path, limits: few });
+      await expect(artifact('large', 11)).rejects.toThrow('it has 11 bytes, and one file may have 10');
+
+      const ended = await Promise.allSettled(range(4).map((at) => artifact(`f${at}`, 10)));
+
+      expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(2);
+      const { rows } = await sql<{ path: string }>`select path from artifacts where run_id = ${runId}::uuid`.execute(
+        db,
+      );
+      await artifact(rows[0]!.path, 5);
+      for (const path of ['g1', 'g2']) await artifact(path, 1);
+      await expect(artifact('g3', 0)).rejects.toThrow('a run may store 4 files');
+      const asked = { sizeBytes: 1, limits: few };
+      expect(await whyNotStored(db, holder, { ...asked, path: 'g3' })).toBe('a run may store 4 files');
+      expect(await whyNotStored(db, holder, { ...asked, path: 'g1' })).toBeUndefined();
+      await expect(whyNotStored(db, { ...holder, token: 0 }, { ...asked, path: 'g1' })).rejects.toThrow(FencedError);
+      expect(await readLimits(db, runId)).toEqual(limits);
     });
   });
 

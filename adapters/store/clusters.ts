@@ -21,6 +21,7 @@ export interface ClusterRow {
   allow_privileged: boolean;
   max_cpus: number | null;
   max_memory_bytes: number | null;
+  max_artifact_bytes: number | null;
   max_slots_per_project: number | null;
   active: boolean;
   enlist_automatically: boolean;
@@ -108,6 +109,7 @@ function columnsOf(fields: EditCluster) {
     allow_privileged: policy.allowPrivileged,
     max_cpus: policy.maxCpus,
     max_memory_bytes: policy.maxMemoryBytes,
+    max_artifact_bytes: policy.maxArtifactBytes,
     max_slots_per_project: policy.maxSlotsPerProject,
   });
 }
@@ -189,7 +191,7 @@ export async function readAccess(db: Database, cluster: string): Promise<Cluster
 
 /** The columns of `clusters` that ClusterRules are made of. */
 export const RULES = sql.raw(`name, kind, organisations, allow_privileged as "allowPrivileged", max_cpus as "maxCpus",
-  max_memory_bytes as "maxMemoryBytes"`);
+  max_memory_bytes as "maxMemoryBytes", max_artifact_bytes as "maxArtifactBytes"`);
 
 /**
  * Everything that placement looks at; what a blueprint could make counts as a host.

@@ -9,7 +9,7 @@ import { isRetried, isWorthHolding, outcomeOf } from '../../domain/verdict';
 import type { AttemptKey, HolderKey } from '../../domain/schemas/worker-api';
 import type { RetryBudget } from '../../domain/schemas/plan';
 import type { Cause, RunState } from '../../domain/schemas/words';
-import type { LogGap } from '../../domain/schemas/api';
+import type { LogGap, NotStoredFiles } from '../../domain/schemas/api';
 import type { Database } from './connect';
 import { isHeld } from './holds';
 import { LIVE, LIVE_STATES } from './hosts';
@@ -106,6 +106,8 @@ export interface AttemptResult {
   exitCode: number | null;
   /** What the log lacks. */
   logGaps?: LogGap[];
+  /** What it left and is no artifact; absent: nothing. */
+  notStored?: NotStoredFiles;
 }
 
 /**
@@ -136,6 +138,7 @@ export async function recordResult(db: Database, holder: Holder, result: Attempt
     ), ended as (
       update attempts set state = 'finished', outcome = ${outcome}, cause = ${cause}, message = ${result.message},
         exit_code = ${result.exitCode}, finished_at = now(), log_complete = true,
+        not_stored = ${result.notStored ? JSON.stringify(result.notStored) : null}::jsonb,
         log_gaps = log_gaps || ${JSON.stringify(result.logGaps ?? [])}::jsonb || ${lostOutput(sql`${cause}::text`)}
       where run_id = ${holder.runId}::uuid and number = ${holder.attempt} and state <> 'finished'
         and exists (select 1 from held)

@@ -261,8 +261,9 @@ function grantOf(run: LockedRun, live: LiveLease, beside: HostBeside[] = []): Gr
 
 /** Without what a worker has no use for: one of an older version refuses a key that it does not know. */
 function specForWorker(spec: PlannedRun): PlannedRun {
-  const { priority: _, holdMs: __, ...rest } = spec;
-  return rest;
+  const { priority: _, holdMs: __, resources, ...rest } = spec;
+  const { artifactBytes: ___, ...others } = resources;
+  return { ...rest, resources: others };
 }
 
 interface LockedCluster extends ClusterRules {
@@ -284,8 +285,7 @@ async function putOff(
   run: LockedRun,
   ...[reason, helps]: [reason: string, helps?: 'no-slot-helps']
 ): Promise<LeaseAnswer> {
-  const askedAt = helps ? null : sql<Date>`now()`;
-  const waits = { waiting: reason, waiting_since: run.ready_at, asked_at: askedAt };
+  const waits = { waiting: reason, waiting_since: run.ready_at, asked_at: helps ? null : sql<Date>`now()` };
   await tx.updateTable('runs').set(waits).where('id', '=', run.id).execute();
   return { kind: 'waiting', reason };
 }
@@ -348,7 +348,6 @@ async function take(
     cluster: run.cluster,
     host: host.name,
     worker: host.workerId,
-    reach: lease.reach,
     state: 'leasing',
     cause: null,
     is_held: false,

@@ -123,27 +123,3 @@ export async function replaceChunks(
     return chunks.map((chunk) => chunk.blob);
   });
 }
-
-/** Records an artifact; the same path again replaces it. @returns the blob that nobody needs any more; null: there is none @throws FencedError */
-export async function recordArtifact(
-  db: Database,
-  holder: Holder,
-  artifact: { path: string; sizeBytes: number; digest: string; contentType: string; blob: string },
-): Promise<string | null> {
-  const { rows } = await sql<{ replaced: string | null }>`
-    with before as (
-      select blob from artifacts where run_id = ${holder.runId}::uuid and attempt = ${holder.attempt}
-        and path = ${artifact.path} for update
-    )
-    insert into artifacts (run_id, attempt, path, size_bytes, digest, content_type, blob)
-    select ${holder.runId}::uuid, ${holder.attempt}, ${artifact.path}, ${artifact.sizeBytes}::bigint, ${artifact.digest},
-      ${artifact.contentType}, ${artifact.blob}
-    from (values (1)) as one left join before on true
-    where ${mayAdd(holder)}
-    on conflict (run_id, attempt, path) do update set size_bytes = excluded.size_bytes, digest = excluded.digest,
-      content_type = excluded.content_type, blob = excluded.blob
-    returning (select blob from before) as replaced`.execute(db);
-  const [row] = rows;
-  if (!row) throw new FencedError(holder);
-  return row.replaced;
-}

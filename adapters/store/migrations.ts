@@ -366,4 +366,10 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0012-quarantine': statements(`
     alter table hosts add faulted_at timestamptz;
   `),
+  '0013-artifacts': statements(`
+    alter table clusters add max_artifact_bytes bigint;
+    alter table attempts add not_stored jsonb;
+    alter table attempts add artifact_bytes bigint not null default 0;
+    alter table attempts add artifact_files integer not null default 0;
+  `),
 };

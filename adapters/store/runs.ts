@@ -6,7 +6,7 @@ import { sql, type RawBuilder, type Transaction } from 'kysely';
 import type { Placement } from '../../domain/cluster-choice';
 import { plainText } from '../../domain/untrusted';
 import { outcomeOf } from '../../domain/verdict';
-import type { LogGap } from '../../domain/schemas/api';
+import type { LogGap, NotStoredFiles } from '../../domain/schemas/api';
 import type { PlannedRun } from '../../domain/schemas/plan';
 import type { Cause, Outcome, RunState } from '../../domain/schemas/words';
 import { commitOf } from './commits';
@@ -55,6 +55,7 @@ export interface AttemptRow {
   log_bytes: number;
   log_complete: boolean;
   log_gaps: LogGap[];
+  not_stored: NotStoredFiles | null;
   created_at: Date;
   started_at: Date | null;
   finished_at: Date | null;

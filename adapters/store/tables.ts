@@ -1,7 +1,7 @@
 // Owns the shape of every table as TypeScript sees it; migrations.ts makes the same in SQL.
 // Used by the files of this folder only.
 import type { ColumnType, Generated } from 'kysely';
-import type { LogGap } from '../../domain/schemas/api';
+import type { LogGap, NotStoredFiles } from '../../domain/schemas/api';
 import type { PutBlueprint } from '../../domain/schemas/blueprints';
 import type { Role } from '../../domain/schemas/clusters';
 import type { MachineFacts, Reach } from '../../domain/schemas/hosts';
@@ -108,6 +108,11 @@ export interface Tables {
     log_index: ColumnType<LogIndex | null, string | null | undefined, string | null>;
     log_cap_bytes: Bigint;
     log_gaps: ColumnType<LogGap[], string | undefined, string>;
+    /** What it left in /archive and is no artifact; null: nothing. */
+    not_stored: ColumnType<NotStoredFiles | null, string | null | undefined, string | null>;
+    /** Of its artifacts. */
+    artifact_bytes: Bigint;
+    artifact_files: Generated<number>;
     last_output_at: NullableInstant;
     created_at: Instant;
     starting_at: NullableInstant;
@@ -135,6 +140,7 @@ export interface Tables {
     allow_privileged: Generated<boolean>;
     max_cpus: number | null;
     max_memory_bytes: number | null;
+    max_artifact_bytes: number | null;
     max_slots_per_project: number | null;
     active: Generated<boolean>;
     enlist_automatically: Generated<boolean>;

@@ -1,14 +1,10 @@
 // Owns /v1/worker: what cluster workers say and ask. Each call about an attempt names its fencing token.
 // A worker shows a token that it signs with the key of its cluster, and speaks for its own cluster's work alone.
-import { randomUUID } from 'node:crypto';
-import { extname } from 'node:path';
 import express, { Router, type Request, type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
-import { lookup } from 'mime-types';
 import { z } from 'zod';
 import { BlobError } from '../../adapters/blobs';
 import { appendLog } from '../../adapters/log-store';
 import { freezeCommit } from '../../adapters/store/commits';
-import { recordArtifact } from '../../adapters/store/logs';
 import {
   FencedError,
   findOrphans,
@@ -40,20 +36,11 @@ import { requireRoom } from '../limits';
 import { Refusal } from '../problem';
 import { sendRelease } from './releases';
 import { workerShellRoutes } from './shells';
+import { workerArtifactRoutes } from './worker-artifacts';
 
 const LOG_LIMIT_BYTES = 4 * 1024 * 1024;
 const HolderPath = z.object({ runId: z.uuid(), attempt: z.coerce.number().int().positive().max(shapes.INT_MAX) });
 const LogQuery = z.object({ offset: z.coerce.number().int().nonnegative() });
-const ArtifactPath = z
-  .string()
-  .min(1)
-  .max(1024)
-  .refine(
-    (path) => !path.startsWith('/') && !path.includes('\0') && !path.split('/').some((part) => /^\.{0,2}$/.test(part)),
-    {
-      message: 'must be relative, without empty, "." or ".." parts',
-    },
-  );
 
 export function workerRoutes(context: ApiContext): Router {
   const router = Router();
@@ -94,9 +81,7 @@ export function workerRoutes(context: ApiContext): Router {
 
   router.post(`${attempt}/log`, ...takeLog(context));
 
-  router.put(`${attempt}/artifacts`, beforeBytes(context), async (request, response) => {
-    response.json(await storeArtifact(context, holderOf(request, response), request));
-  });
+  router.use(workerArtifactRoutes(context, { attempt, holderOf, beforeBytes: beforeBytes(context) }));
 
   router.post(`${attempt}/result`, async (request, response) => {
     const until = await recordResult(context.db, holderOf(request, response), shapes.Result.parse(request.body));
@@ -225,25 +210,7 @@ async function tellHosts(
   return { hosts, orphans, blueprints: await blueprintsToSweep(db, who.cluster) };
 }
 
-async function storeArtifact(context: ApiContext, holder: Holder, request: Request): Promise<shapes.Stored> {
-  const path = ArtifactPath.parse(request.query['path']);
-  // Asked before the bytes come, so that a fenced worker does not send a gigabyte for nothing, and again with the row.
-  await requireLive(context.db, holder);
-  const blob = `artifacts/${holder.runId}/${holder.attempt}/${randomUUID()}`;
-  const stored = await context.blobs.put(blob, request as AsyncIterable<Buffer>);
-  const contentType = lookup(extname(path)) || 'application/octet-stream';
-  let replaced: string | null;
-  try {
-    replaced = await recordArtifact(context.db, holder, { path, ...stored, contentType, blob });
-  } catch (error) {
-    await context.blobs.remove(blob);
-    throw error;
-  }
-  if (replaced !== null) await context.blobs.remove(replaced);
-  return stored;
-}
-
-/** Refuses bytes before they come: of a stranger, and those for which there is no disk; these a worker keeps, and asks again. */
+/** Refuses bytes before they come: of a stranger, and those for which there is no room; these a worker keeps, and asks again. */
 function beforeBytes({ db, blobs }: ApiContext): RequestHandler {
   return async (request, response, next) => {
     await requireLive(db, holderOf(request, response));

@@ -185,6 +185,20 @@ export const LogGap = z.strictObject({
 });
 export type LogGap = z.infer<typeof LogGap>;
 
+export const NotStoredFiles = z.strictObject({
+  count: z.number().int().positive(),
+  files: z
+    .array(
+      z.strictObject({
+        path: z.string().max(300).describe('below /archive, odd bytes as \\xNN; `/`: all of it, or all that is left'),
+        why: z.string().max(300),
+      }),
+    )
+    .max(50)
+    .describe('the first of them'),
+});
+export type NotStoredFiles = z.infer<typeof NotStoredFiles>;
+
 export const Attempt = z.strictObject({
   number: z.number().int().positive(),
   state: RunState,
@@ -202,6 +216,7 @@ export const Attempt = z.strictObject({
   logBytes: count,
   logComplete: z.boolean(),
   logGaps: z.array(LogGap).describe('what the log lacks; empty: every byte is there'),
+  notStored: NotStoredFiles.nullable().describe('what it left in /archive and is no artifact; null: nothing'),
   createdAt: instant,
   startedAt: instant.nullable().describe('start of the container'),
   finishedAt: instant.nullable(),

@@ -30,6 +30,12 @@ export const Policy = z.strictObject({
   allowPrivileged: z.boolean().describe('runs may ask for privileged containers and capabilities'),
   maxCpus: z.number().positive().nullable().describe('CPU cores that one run may ask for; null: no limit'),
   maxMemoryBytes: z.number().int().positive().nullable().describe('bytes that one run may ask for; null: no limit'),
+  maxArtifactBytes: z
+    .number()
+    .int()
+    .positive()
+    .nullable()
+    .describe('bytes of artifacts that one run may store; null: as many as it asks for'),
   maxSlotsPerProject: z.number().int().positive().nullable().describe('slots one project may hold at once; null: all'),
 });
 export type Policy = z.infer<typeof Policy>;

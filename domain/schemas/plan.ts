@@ -16,6 +16,7 @@ export const Resources = z.strictObject({
   cpus: z.number().positive().optional().describe('CPU cores, fractions allowed, e.g. 1.5'),
   memoryBytes: z.number().int().positive().optional().describe('bytes; the run is killed above it'),
   pids: z.number().int().positive().optional().describe('processes and threads at once'),
+  artifactBytes: count.optional().describe('of all its artifacts; absent: DEFAULT_ARTIFACT_LIMITS'),
 });
 export type Resources = z.infer<typeof Resources>;
 

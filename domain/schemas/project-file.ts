@@ -61,22 +61,25 @@ const UNITS: ReadonlyMap<string, number> = new Map([
 const toBytes = (size: string): number =>
   Math.floor(Number.parseFloat(size) * (UNITS.get(size.slice(-1).toLowerCase()) ?? 1));
 
-const Resources = z.strictObject({
-  cpus: numberFrom(0.01, 1024).optional().describe('CPU cores, 0.01 to 1024, fractions allowed'),
-  memory: z
+const bytesFrom = (low: z.ZodNumber) =>
+  z
     .union([z.string(), z.number()], { error: 'write a size such as 512m' })
     .transform(String)
     .pipe(z.string().regex(/^\d+(?:\.\d+)?[bkmg]?$/i, 'write a size such as 512m or 1.5g; units are b, k, m, g'))
     .transform(toBytes)
-    .pipe(
-      z
-        .number()
-        .min(6 * MEBIBYTE, 'use 6m or more')
-        .max(2 ** 46, 'use 65536g at most'),
-    )
+    .pipe(low.max(2 ** 46, 'use 65536g at most'));
+
+const Resources = z.strictObject({
+  cpus: numberFrom(0.01, 1024).optional().describe('CPU cores, 0.01 to 1024, fractions allowed'),
+  memory: bytesFrom(z.number().min(6 * MEBIBYTE, 'use 6m or more'))
     .optional()
     .describe('bytes, or with b, k, m, g (steps of 1024), 6m or more; the run is killed above it'),
   pids: wholeFrom(1, 4_194_304).optional().describe('processes and threads at once, 1 to 4194304'),
+  artifacts: bytesFrom(z.number())
+    .optional()
+    .describe(
+      'bytes of all its artifacts together, or of one; with b, k, m, g (steps of 1024); default 8g, and 2g a file',
+    ),
 });
 
 const Capabilities = z.array(z.string().regex(/^[A-Za-z_]+$/, 'write a Linux capability, e.g. NET_ADMIN'));

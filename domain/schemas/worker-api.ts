@@ -1,7 +1,7 @@
 // Owns the shapes that cross HTTP between a cluster's workers and the API, under /v1/worker.
 // Read by api/ (checks at the door) and adapters/worker-api.ts (checks the answers).
 import { z } from 'zod';
-import { LogGap } from './api';
+import { LogGap, NotStoredFiles } from './api';
 import { Make } from './blueprints';
 import { MachineFacts, Reach } from './hosts';
 import { PlannedRun } from './plan';
@@ -174,6 +174,7 @@ export const Result = z.strictObject({
     .overwrite((text) => text.replaceAll('\0', '')),
   exitCode: z.number().int().min(-INT_MAX).max(INT_MAX).nullable(),
   logGaps: z.array(LogGap).max(10).optional().describe('what the log lacks; absent: nothing'),
+  notStored: NotStoredFiles.optional().describe('what of /archive is no artifact; absent: nothing'),
 });
 export type Result = z.infer<typeof Result>;
 
@@ -183,6 +184,17 @@ export type HandBack = z.infer<typeof HandBack>;
 export const HandBackReply = z.object({
   isTaken: z.boolean().describe('false: it was handed back too often; end the attempt'),
 });
+
+/** What may be sent of the artifacts of an attempt, and what is stored of it already. */
+export const Collecting = z.object({
+  limits: z.object({
+    fileBytes: z.number().describe('of one file'),
+    bytes: z.number().describe('of all files'),
+    files: z.number(),
+  }),
+  stored: z.array(z.object({ path: z.string(), sizeBytes: count, digest: z.string() })),
+});
+export type Collecting = z.infer<typeof Collecting>;
 
 export const ResultReply = z.object({
   heldUntil: z.iso.datetime().nullish().describe('until when what it left is kept as it is; null: clean up now'),

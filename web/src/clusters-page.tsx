@@ -147,6 +147,9 @@ function ClusterFacts({ cluster }: { cluster: Cluster }) {
       <Fact name="Memory a run">
         {limit(policy.maxMemoryBytes === null ? null : formatBytes(policy.maxMemoryBytes))}
       </Fact>
+      <Fact name="Artifacts a run">
+        {limit(policy.maxArtifactBytes === null ? null : formatBytes(policy.maxArtifactBytes))}
+      </Fact>
       <Fact name="Slots a project">{limit(policy.maxSlotsPerProject)}</Fact>
       {cluster.release ? (
         <Fact name="Release">

@@ -1,6 +1,6 @@
 // Owns the facts beside the log: where the attempt ran, its artifacts, environment and script.
 // Used by run-page.tsx.
-import type { Artifact, Attempt, Run } from '../../domain/schemas/api';
+import type { Artifact, Attempt, NotStoredFiles, Run } from '../../domain/schemas/api';
 import { apiPath, pagePath } from '../../domain/names';
 import { toLocalPath } from './api';
 import { Age, Duration } from './clock';
@@ -133,8 +133,32 @@ function artifactsText(artifacts: Artifact[], attempts: Attempt[]): string {
 /** Of the chosen attempt; those of the newest come with the run. */
 export function RunArtifacts({ run, attempt }: { run: Run; attempt: Attempt | null }) {
   const isOlder = attempt !== null && attempt.number !== run.attempts.at(-1)?.number;
-  if (!isOlder) return <ArtifactList run={run} artifacts={run.artifacts} />;
-  return <OlderArtifacts run={run} attempt={attempt.number} />;
+  return (
+    <>
+      {isOlder ? (
+        <OlderArtifacts run={run} attempt={attempt.number} />
+      ) : (
+        <ArtifactList run={run} artifacts={run.artifacts} />
+      )}
+      {attempt?.notStored ? <NotStored notStored={attempt.notStored} /> : null}
+    </>
+  );
+}
+
+/** What lies in the archive of the attempt and is no artifact. */
+function NotStored({ notStored: { count, files } }: { notStored: NotStoredFiles }) {
+  return (
+    <details>
+      <summary>{countOf(count, 'thing')} in /archive not stored</summary>
+      <ul>
+        {files.map(({ path, why }) => (
+          <li key={path}>
+            <code>{path === '/' ? '/archive' : path}</code>: {why}
+          </li>
+        ))}
+      </ul>
+    </details>
+  );
 }
 
 const ONCE: PollOptions<{ artifacts: Artifact[] }> = { paceOf: () => 'stop' };
