@@ -10,6 +10,7 @@ import { openCrashRig, TIMES, type CrashRig } from './setup/crash-rig';
 import { TEST_IMAGE } from './setup/house';
 import { describeLostBuild, findIdlest, keepRemains, type LostBuild } from './setup/lost-build';
 import { expectNothingLeft } from './setup/nothing-left';
+import { openBuildWorkflows, poisonWorkflow, resetWorkflow } from './setup/open-workflows';
 import { replayAll } from './setup/replayed';
 import { waitFor } from './setup/wait-for';
 
@@ -75,6 +76,19 @@ const restarted =
     await house.start(member);
   };
 
+/** One that ended in the meantime is left alone. */
+const onOpenBuild =
+  (harm: (address: string, workflow: string) => void): Kill =>
+  async ({ house: { temporal } }) => {
+    const [workflow] = openBuildWorkflows(temporal.address);
+    if (workflow === undefined) return;
+    try {
+      harm(temporal.address, workflow);
+    } catch (error) {
+      if (openBuildWorkflows(temporal.address).includes(workflow)) throw error;
+    }
+  };
+
 const KILLS: Record<string, Kill> = {
   api: restarted('api'),
   orchestrator: restarted('orchestrator'),
@@ -106,6 +120,18 @@ const KILLS: Record<string, Kill> = {
     api.mend();
     temporalLink.mend();
   },
+  'worker paused': async ({ house }, { fleet, awayMs }) => {
+    house.signal(fleet.worker, 'SIGSTOP');
+    await sleep(awayMs);
+    house.signal(fleet.worker, 'SIGCONT');
+  },
+  'disk full': async ({ blobsDisk }, { awayMs }) => {
+    blobsDisk.fill();
+    await sleep(awayMs);
+    blobsDisk.free();
+  },
+  'workflow reset': onOpenBuild(resetWorkflow),
+  'senseless signals': onOpenBuild(poisonWorkflow),
   'host gone': async ({ house, engine }, { fleet }) => {
     await house.kill9(fleet.worker);
     await engine.removeAll();

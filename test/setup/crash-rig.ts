@@ -12,6 +12,7 @@ import type { Side } from './holding-link';
 import { HoldingProxy, type Call, type Hold } from './holding-proxy';
 import { House } from './house';
 import { PrivateEngine } from './private-engine';
+import { SmallDisk } from './small-disk';
 
 /** The calls that one attempt makes to the world outside its process, in their order. */
 export const CALLS = [
@@ -53,9 +54,13 @@ export interface CrashRig {
   /** Between the orchestrator and the database. */
   records: HoldingDatabase;
   temporalLink: CuttableLink;
+  /** What the server keeps logs and artifacts on. */
+  blobsDisk: SmallDisk;
   db: Database;
   stop(): Promise<void>;
 }
+
+const BLOBS_BYTES = 128 * 1024 * 1024;
 
 export const TIMES = { heartbeatMs: 6_000, graceMs: 12_000 };
 
@@ -71,6 +76,7 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
   const dockerLink = await HoldingProxy.open({ socketPath: engine.socket }, hold);
   made.links.push(dockerLink);
   const links: { api?: HoldingProxy; temporal?: CuttableLink; records?: HoldingDatabase } = {};
+  let blobsDisk: SmallDisk | undefined;
   const house = await House.open({
     slots,
     env: {
@@ -78,6 +84,7 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
       SLIPWAY_REATTACH_GRACE_MS: String(TIMES.graceMs),
     },
     roleEnv: async ({ url, temporal, dir }) => {
+      blobsDisk = new SmallDisk(join(dir, 'blobs'), BLOBS_BYTES);
       links.api = await HoldingProxy.open({ host: '127.0.0.1', port: new URL(url).port }, hold);
       links.temporal = await CuttableLink.open(Number(temporal.split(':')[1]));
       links.records = await HoldingDatabase.open(join(dir, 'run', SOCKET_NAME), holdRecord);
@@ -94,6 +101,7 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
   }).catch(async (error: unknown) => {
     await Promise.all(made.links.map((link) => link.close()));
     await engine.stop();
+    blobsDisk?.unmount();
     throw error;
   });
   made.db = openStore(embeddedUrl(join(house.dir, 'run')));
@@ -105,9 +113,11 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
     dockerLink,
     records: links.records!,
     temporalLink: links.temporal!,
+    blobsDisk: blobsDisk!,
     db,
     stop: async () => {
       await db.destroy();
+      blobsDisk?.unmount();
       await house.stop();
       await Promise.all(made.links.map((link) => link.close()));
       await engine.stop();
