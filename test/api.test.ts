@@ -438,7 +438,7 @@ describe('a refusal', () => {
     }
 
     expect(seen).toEqual([]);
-  }, 120_000);
+  }, 240_000);
 
   /** Every text field that a body may have, and every number. */
   const FIELDS = [
