@@ -102,7 +102,8 @@ async function readPositions(
 }
 
 function sayEnded({ attempt, attempt_cause: cause, attempt_message: message }: RunRow): string | null {
-  if (cause === null) return null;
+  // It was handed back: its host could not begin it.
+  if (cause === null) return message || null;
   return `attempt ${attempt} ended as ${cause}${message ? ` (${message})` : ''}, another is under way`;
 }
 

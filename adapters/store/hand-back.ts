@@ -29,8 +29,9 @@ export async function handBack(db: Database, holder: Holder, { cause, message }:
     ), blamed as (
       update hosts set ${failed(sql`${message}::text`)} from back
       where ${isHostFault(cause)} and hosts.id = back.host and ${isGrantedSince(sql`back.granted_at`)}
-    ), begun_anew as (
-      update attempts set state = 'queued', host = null, worker = null, container_id = null, starting_at = null
+    ), begun_again as (
+      update attempts set state = 'queued', host = null, worker = null, container_id = null, starting_at = null,
+        message = ${message}
       where run_id = ${runId}::uuid and number = ${attempt} and state <> 'finished' and exists (select 1 from back)
     ), waits as (
       update runs set state = 'queued', waiting = ${message}, asked_at = case when ${isHostFault(cause)} then now() end
