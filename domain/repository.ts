@@ -11,6 +11,9 @@ export const isCommitId = (text: string): boolean => /^(?:[0-9a-f]{40}|[0-9a-f]{
 export const shortCommit = (commit: string): string => commit.slice(0, 10);
 
 const URL_FORM = /^(?:(?:https?|ssh|git|file):\/\/|[\w.-]+@[\w.-]+:)[^\s\p{Cc}\p{Surrogate}]+$/u;
+const HOST = String.raw`(?:\[[\da-f:.]+\]|[^/?#@:[\]]+)(?::\d*)?(?=[/?#]|$)`;
+/** Of ssh and git the user is a name alone. What is no port behind a colon may be a password with a slash in it. */
+const HIDES_NOTHING = new RegExp(`^(?:https?://${HOST}|(?:ssh|git)://(?:[^/?#@:]+@)?${HOST}|file:|[\\w.-]+@)`, 'i');
 const MAX_URL_CHARACTERS = 2048;
 const MAX_REF_CHARACTERS = 256;
 
@@ -18,13 +21,8 @@ const MAX_REF_CHARACTERS = 256;
 export function sayUrlFault(url: string): string | undefined {
   if (url.length > MAX_URL_CHARACTERS) return `use ${MAX_URL_CHARACTERS} characters at most`;
   if (!URL_FORM.test(url)) return 'write https://…, ssh://…, git://…, file://… or user@host:path';
-  if (hidePasswords(url) === url) return undefined;
-  return 'holds a password, which everybody who sees the build would read; leave it out, and give the hosts credentials of their own (an SSH key, or a credential helper of git)';
-}
-
-/** Takes user and password out of every URL in a text that has both. */
-export function hidePasswords(text: string): string {
-  return text.replace(/([a-z][a-z0-9+.-]*:\/\/)[^\s/?#@:]*:[^\s/?#]*@/gi, '$1');
+  if (HIDES_NOTHING.test(url)) return undefined;
+  return 'holds a password, or a user that may be a token, which everybody who sees the build would read; leave it out, and give the hosts credentials of their own (an SSH key, or a credential helper of git)';
 }
 
 /** Takes out all that may be a secret before the host of each URL, also a user that is a token; that of SSH and git stays. */

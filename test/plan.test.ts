@@ -6,7 +6,7 @@ import { planDigest } from '../adapters/plan-digest';
 import { readProjectFile } from '../adapters/project-file';
 import { makePlan, type PlanResult } from '../domain/plan';
 import { formatPath, formatProblem } from '../domain/problems';
-import { hidePasswords, sayRefFault, sayUrlFault } from '../domain/repository';
+import { sayRefFault, sayUrlFault } from '../domain/repository';
 import { Plan, type PlannedRun } from '../domain/schemas/plan';
 import type { ProjectFile } from '../domain/schemas/project-file';
 
@@ -427,20 +427,21 @@ describe('what is checked out', () => {
     expect(problemsOf(secret.replace('timeout: 5', 'timeout: x'))).toHaveLength(2);
   });
 
-  test('B14 P1 a password is found wherever git would take it for one, and nothing else is', () => {
+  test('B14 P1 a password, or a user that may be a token, is found wherever it may stand, and nothing else is', () => {
     const urls = ['https://u:p@h/x', 'http://u:@h/x', 'ssh://git:pass@h:22/x', 'https://:t@h/x', 'https://u:a@b@h/x'];
+    urls.push('https://ghp_token@h/x', 'https://u:a/b@h/x', 'git://u:p@h/x');
     const sound = [
-      'https://u@h/x',
+      'https://h/x',
       'ssh://git@h:22/x',
       'git@h:x/y',
       'https://h:8443/a@b:c',
       'file:///a:b@c',
       'git://h/x',
     ];
+    sound.push('https://[::1]:3000/x', 'https://h', 'https://h/x?y=a@b:c', 'ssh://h/x');
 
     for (const url of urls) expect([url, sayUrlFault(url)]).toEqual([url, expect.stringContaining('holds a password')]);
     for (const url of sound) expect([url, sayUrlFault(url)]).toEqual([url, undefined]);
-    expect(hidePasswords('fatal: https://u:p@h/x and ssh://a:b@c/d')).toBe('fatal: https://h/x and ssh://c/d');
   });
 
   test('P1 a ref is what git check-ref-format takes for one', () => {

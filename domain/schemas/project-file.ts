@@ -234,7 +234,7 @@ export type TriggerEntry = z.infer<typeof TriggerEntry>;
 
 const RepositoryEntry = z.strictObject({
   url: text(2048).describe(
-    'https://…, ssh://…, git://…, file://… or user@host:path, without a password: hosts use the credentials of their own user',
+    'https://…, ssh://…, git://…, file://… or user@host:path, without a password or a token: hosts use the credentials of their own user',
   ),
   ref: text(256)
     .optional()
