@@ -8,6 +8,7 @@ import type { Collecting } from '../domain/schemas/worker-api';
 import { whyTooMuch } from '../domain/artifact-limits';
 import { isFenced, letGoIf, type Collected, type Orders } from './judge';
 import { HoldableTimer, type Stopped } from './limits';
+import { plainText } from '../domain/untrusted';
 
 /** Uploads of one run at once: small files cost a round trip each. */
 const AT_ONCE = 6;
@@ -86,9 +87,16 @@ class Collector {
   /** What is in the archive, until the signal: the walk itself may take long. */
   private async *whileInTime(): AsyncGenerator<Archived> {
     const walk = this.ports.archived[Symbol.asyncIterator]();
-    const over = new Promise<'over'>((done) => this.signal.addEventListener('abort', () => done('over')));
+    let stop = (): void => undefined;
+    this.signal.addEventListener('abort', () => stop());
+    // One listener for all: a promise that lives as long as the walk would keep what each race gave.
+    const orOver = (): Promise<IteratorResult<Archived> | 'over'> =>
+      new Promise((done, fail) => {
+        stop = () => done('over');
+        walk.next().then(done, fail);
+      });
     for (;;) {
-      const next = this.signal.aborted ? 'over' : await Promise.race([walk.next(), over]);
+      const next = this.signal.aborted ? 'over' : await orOver();
       if (next === 'over') {
         this.isCut = true;
         void walk.return?.();
@@ -160,4 +168,4 @@ class Collector {
   }
 }
 
-const clean = (text: string): string => text.replace(/\p{Cc}/gu, ' ').slice(0, 300);
+const clean = (text: string): string => plainText(text, 300);

@@ -7,6 +7,7 @@ import type { Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, EngineError, EngineErrorReason } from '../adapters/engine';
 import type { HostBesideError } from './hosts-beside';
 import { logLimitOf, type Stopped } from './limits';
+import { cutText } from '../domain/untrusted';
 
 /** Told from outside while an attempt runs. */
 export interface Orders {
@@ -176,7 +177,7 @@ const BESIDE_CAUSE: Partial<Record<EngineErrorReason, Cause>> = {
 export function judgeError(error: unknown, at: Orders): Verdict {
   letGoIf(at.detach);
   const { name, message } = error as Error;
-  const verdict = (cause: Cause): Verdict => ({ cause, message: message.slice(0, 2_000), exitCode: null });
+  const verdict = (cause: Cause): Verdict => ({ cause, message: cutText(message, 2_000), exitCode: null });
   if (isFenced(error)) throw error;
   if (name === 'EngineError') {
     const { reason } = error as EngineError;

@@ -5,6 +5,7 @@ import { isUtf8 } from 'node:buffer';
 import { constants, type Dirent } from 'node:fs';
 import { open, opendir, type FileHandle } from 'node:fs/promises';
 import type { Archived, NotStored } from './engine';
+import { cutText } from '../domain/untrusted';
 
 /** As an index of the record store takes it, bytes. */
 const MOST_PATH_BYTES = 1_024;
@@ -15,6 +16,8 @@ const MOST_NAMES = 100_000;
 const PIECE_BYTES = 256 * 1024;
 const SLASH = Buffer.from('/');
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+/** Only says what is there (O_PATH of Linux): a device is not opened, which could set it going. */
+const PLACE = 0o10000000 | constants.O_NOFOLLOW;
 /** A pipe is not waited for. */
 const FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
@@ -48,7 +51,7 @@ function readable(bytes: Uint8Array): string {
   const text = Buffer.from(bytes).toString(isUtf8(bytes) ? 'utf8' : 'latin1');
   const odd = isUtf8(bytes) ? /\p{Cc}/gu : /[^\x20-\x7e]/g;
   const shown = text.replace(odd, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`);
-  return shown.length > MOST_SHOWN ? `${shown.slice(0, MOST_SHOWN)}…` : shown;
+  return shown.length > MOST_SHOWN ? `${cutText(shown, MOST_SHOWN)}…` : shown;
 }
 
 /** What lies below `root`, folder by folder, by name. */
@@ -136,17 +139,25 @@ async function* read(root: Buffer, folder: readonly Buffer[], name: Buffer): Asy
   }
 }
 
-/** Opens without following a link: the name may have been swapped since the folder was read. */
-export function openPlain(path: string | Buffer): Promise<FileHandle> {
-  return open(path, FILE);
+/** Opens without following a link: the name may have been swapped since the folder was read. @throws Error in words */
+export async function openPlain(path: string | Buffer): Promise<FileHandle> {
+  if (!HAS_DESCRIPTORS) return unlessOdd(await open(path, FILE));
+  const place = await unlessOdd(await open(path, PLACE));
+  try {
+    return await open(pathOf(place), constants.O_RDONLY);
+  } finally {
+    await place.close();
+  }
 }
 
-async function openIn(here: Buffer, name: Buffer): Promise<FileHandle> {
-  const file = await openPlain(below(here, name));
-  if ((await file.stat()).isFile()) return file;
+async function unlessOdd(file: FileHandle): Promise<FileHandle> {
+  const found = await file.stat();
+  if (found.isFile()) return file;
   await file.close();
-  throw new Error('it is no plain file any more');
+  throw new Error(found.isSymbolicLink() ? 'a link has taken its place' : 'it is no plain file any more');
 }
+
+const openIn = (here: Buffer, name: Buffer): Promise<FileHandle> => openPlain(below(here, name));
 
 /** Does something in a folder below root, whose path begins with `here` there. */
 async function within<T>(root: Buffer, folder: readonly Buffer[], act: (here: Buffer) => Promise<T>): Promise<T> {

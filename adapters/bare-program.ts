@@ -309,7 +309,9 @@ put)
 discard)
   fence
   # What was asked before the answer: who looks meanwhile must not take it for one that has none.
-  rm -rf "$run/out/$1"* && rm -rf "$run/in/$1"*
+  # Never what is below them: a folder may become a link while it is walked.
+  rm -f "$run/out/$1"* 2>/dev/null
+  rm -f "$run/in/$1"*
   ;;
 terminal)
   [ -e "$run/created" ] || die 3 "the folder of $name is gone"

@@ -42,6 +42,8 @@ exec ${SCRIPT}
 `;
 }
 
+type Begun = Pick<ContainerSpec, 'image' | 'entrypoint' | 'env' | 'script'>;
+
 /** Knows which containers can begin by the program; asks its engine where the script does not tell. */
 export class Beginning {
   private readonly shells = new Map<string, Promise<boolean>>();
@@ -49,22 +51,22 @@ export class Beginning {
   constructor(private readonly docker: Dockerode) {}
 
   /** @returns false: what is there would not understand the program, or reads the script itself */
-  async isPossible({
-    image,
-    entrypoint,
-    script,
-  }: Pick<ContainerSpec, 'image' | 'entrypoint' | 'script'>): Promise<boolean> {
+  async isPossible({ image, entrypoint, env, script }: Begun): Promise<boolean> {
     if (script === undefined) return false;
-    if (shellOf(script) !== undefined) return true;
     const found = await this.inspect(image);
     if (!found) return false;
     const first = entrypoint === undefined ? [found.Config.Entrypoint ?? []].flat() : [entrypoint].filter(Boolean);
+    // Options of a shell hold for what it reads itself, and would hold for the program and not for the script.
+    if (SHELLS.includes(baseOf(first[0])) && first.length > 1 && !first.some((word) => /^-\w*c$/.test(word)))
+      return false;
+    if (shellOf(script) !== undefined) return true;
     const reader = readerOf(script);
     // Without a first line it is for a shell, or for whatever the entrypoint is.
     if (!script.startsWith('#!')) return first.length === 0;
     const isReadByEntrypoint = first.length > 0 && reader.map(baseOf).includes(baseOf(first.at(-1)));
     // Shells pass on those variables alone whose names they take themselves.
-    const isEnvKept = found.Config.Env?.every((pair) => /^[A-Za-z_]\w*=/.test(pair)) ?? true;
+    const names = [...Object.keys(env), ...(found.Config.Env ?? []).map((pair) => pair.split('=', 1)[0] ?? '')];
+    const isEnvKept = names.every((name) => /^[A-Za-z_]\w*$/.test(name));
     return !isReadByEntrypoint && isEnvKept && (await this.hasShell(found.Id));
   }
 

@@ -19,6 +19,9 @@ interface Follow extends FollowOptions {
   unreadFile: string;
 }
 
+/** An engine keeps more of a log than this; what begins no script says little. */
+const SURELY_WHOLE_BYTES = 1024 * 1024;
+
 /** The engine's log and what it lacks, from `fromByte` on. */
 export async function* followContainer(
   docker: Dockerode,
@@ -42,7 +45,10 @@ export async function* followContainer(
   if (last.length > 0) yield last;
   // Shortened while nobody read it.
   if (size + (marks?.rest().length ?? 0) < follow.fromByte) follow.onFact?.('damaged');
-  if (marks) follow.onFact?.(marks.hasBegun ? 'begun' : 'unbegun');
+  if (!marks) return;
+  // A log that was cut by the engine while nobody read it has lost the mark with its beginning.
+  if (marks.hasBegun) follow.onFact?.('begun');
+  else follow.onFact?.(size < SURELY_WHOLE_BYTES ? 'unbegun' : 'damaged');
 }
 
 /** The engine's log from its first byte on. */

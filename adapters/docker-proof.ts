@@ -18,6 +18,9 @@ const LIMIT_MS = 20_000;
 const NOT_RUNNABLE =
   /unable to start container process|exec format error|executable file not found|unable to find user|no matching entries in (passwd|group)/i;
 
+/** What the engine says when containerd went away while it was asked. */
+const CUT_OFF = /transport is closing|error while dialing|connection error|shutting down|containerd\.sock/i;
+
 export class DockerProof {
   private underWay: Promise<void> | undefined;
 
@@ -45,6 +48,8 @@ export class DockerProof {
   async judge(error: unknown, what: string, unanswered: EngineErrorReason): Promise<EngineError> {
     if (error instanceof EngineError || statusOf(error) === undefined) return translate(error, what, unanswered);
     const said = `${what}: ${messageOf(error)}`;
+    // What lies below the engine was cut off in the middle: it may have begun the container, and nobody knows.
+    if (CUT_OFF.test(messageOf(error))) return new EngineError('engine-unavailable', said, { cause: error });
     const refused = NOT_RUNNABLE.test(messageOf(error)) ? 'script-not-runnable' : 'container-refused';
     return this.now().then(
       () => new EngineError(refused, said),

@@ -71,8 +71,16 @@ async function tellInside(container: Dockerode.Container, { graceMs }: Stop): Pr
   try {
     const exec = await container.exec({ Cmd: command, AttachStdout: true, AttachStderr: true });
     const stream = (await exec.start({})) as Readable;
-    await new Promise<void>((done) => stream.resume().once('close', done).once('end', done));
-    return (await exec.inspect()).ExitCode === 0;
+    const ended = new Promise<true>((done) => {
+      const end = (): void => done(true);
+      stream.resume().once('close', end).once('end', end);
+    });
+    // What is /bin/sh there is the run's: it may be anything that does not end.
+    if (await Promise.race([ended, sleep(graceMs + END_MS, false, { ref: false })])) {
+      return (await exec.inspect()).ExitCode === 0;
+    }
+    stream.destroy();
+    return false;
   } catch (error) {
     if ((error as { statusCode?: number }).statusCode === undefined) throw error;
     return false;

@@ -2,6 +2,7 @@
 // is a folder with the processes of the run. Implemented by docker-engine.ts and bare-engine.ts; used by the worker's activities, which see this file's types only.
 
 import type { Checkout } from '../domain/schemas/plan';
+import { cutText } from '../domain/untrusted';
 
 /** What a container is made from. Paths are on the engine's machine. */
 export interface ContainerSpec {
@@ -120,7 +121,7 @@ export class EngineError extends Error {
     message: string,
     options?: { cause: unknown },
   ) {
-    super(message.length > MOST_CHARACTERS ? `${message.slice(0, MOST_CHARACTERS)}…` : message, options);
+    super(message.length > MOST_CHARACTERS ? `${cutText(message, MOST_CHARACTERS)}…` : message, options);
   }
 }
 

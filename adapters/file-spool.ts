@@ -2,7 +2,7 @@
 // In `out` the container writes, and what it plants there is not trusted; `in` it can only read. Called by docker-engine.ts.
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, link, lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, link, lstat, mkdir, readdir, rm, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openPlain } from './archive-files';
@@ -56,9 +56,7 @@ export class FileSpool {
 
   async take(name: string, fromByte: number): Promise<AsyncIterable<Buffer>> {
     const file = await openPlain(join(this.dir, 'out', name));
-    if ((await file.stat()).isFile()) return file.createReadStream({ start: fromByte }) as AsyncIterable<Buffer>;
-    await file.close();
-    throw new Error(`${name} is no plain file`);
+    return file.createReadStream({ start: fromByte }) as AsyncIterable<Buffer>;
   }
 
   async put(name: string, bytes: Uint8Array): Promise<number> {
@@ -80,7 +78,16 @@ export class FileSpool {
   async discard(prefix: string): Promise<void> {
     for (const side of SIDES.toReversed()) {
       const names = (await this.names(side)).filter((name) => name.startsWith(prefix));
-      await Promise.all(names.map((name) => rm(join(this.dir, side, name), { force: true, recursive: true })));
+      await Promise.all(names.map((name) => this.removeFile(side, name)));
+    }
+  }
+
+  /** Never what is below it: a folder may become a link while it is walked, and the walk would go on behind the link. */
+  private async removeFile(side: SpoolFile['side'], name: string): Promise<void> {
+    try {
+      await unlink(join(this.dir, side, name));
+    } catch (error) {
+      if (!['ENOENT', 'EISDIR', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
     }
   }
 

@@ -17,5 +17,8 @@ const MOST_TEXT = 2_000;
 export function plainText(text: unknown, most = MOST_TEXT): string {
   if (typeof text !== 'string') return '';
   const plain = text.slice(0, most + 1).replaceAll(/[\p{Cc}\p{Cs}]+/gu, ' ');
-  return text.length > most ? `${plain.slice(0, most - 1).replace(/\p{Cs}$/u, '')}…` : plain;
+  return text.length > most ? `${cutText(plain, most - 1)}…` : plain;
 }
+
+/** The beginning of a text, without half a character at its end. @param most in UTF-16 units */
+export const cutText = (text: string, most: number): string => text.slice(0, most).replace(/\p{Cs}$/u, '');

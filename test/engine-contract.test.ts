@@ -441,7 +441,8 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
     await engine().discard(name, 'byt');
     expect([existsSync(join(root, name, 'out', 'file')), existsSync(join(root, name, 'out', 'folder'))]).toEqual([
       false,
-      false,
+      // A folder may become a link while it is walked: it stays until the run is removed.
+      true,
     ]);
     expect(await of('in')).toContain('go 0');
     expect(await of('in')).not.toContain(`bytes ${bytes.length}`);
@@ -525,7 +526,7 @@ cd "$SLIPWAY_SPOOL/out" && echo over >end.new && mv end.new end
     await engine().remove(name);
     const files = [];
     for await (const file of engine().archivedFiles(name)) files.push(file);
-    expect(files).toEqual([]);
+    expect(files).toEqual([{ kind: 'not-stored', path: '/', why: expect.stringContaining('deleted') }]);
   }, 30_000);
 });
 
@@ -701,7 +702,9 @@ describe('docker, by hand', () => {
   }, 30_000);
 
   test('R1 a process of a script that the kernel killed for its memory is known, whatever the script says then', async () => {
-    const script = '#!/bin/sh\nsh -c "head -c 200000000 /dev/zero | tail -c 190000000 >/dev/null"; exit "$CODE"\n';
+    // The kernel takes those first that ask for it, and not the script's own shell.
+    const greedy = 'echo 1000 >/proc/self/oom_score_adj; head -c 200000000 /dev/zero | tail -c 190000000 >/dev/null';
+    const script = `#!/bin/sh\nsh -c "${greedy}"; exit "$CODE"\n`;
     const seen = [];
     for (const CODE of ['2', '0']) {
       const container = await begin(engine, script, { env: { CODE }, resources: { memoryBytes: 32 * 1024 * 1024 } });

@@ -112,6 +112,23 @@ describe.each([...(hasBox ? ['in a box'] : []), 'where the host has no box'])('%
     expect(readdirSync(outside)).toEqual(['precious']);
   });
 
+  test('H5 submodules whose paths are one number are two', async () => {
+    const inner = repository(named('numbers-inner'), { file: 'x' });
+    const commit = git(inner, 'rev-parse', 'HEAD');
+    const sections = ['2.1', '2.10'].map(
+      (path) => `[submodule "${path}"]\n\tpath = ${path}\n\turl = file://${inner}\n`,
+    );
+    const at = repository(named('numbers'), { '.gitmodules': sections.join('') });
+    link(at, { '2.1': commit, '2.10': commit });
+
+    const tree = await take(`file://${at}`);
+
+    expect(['2.1', '2.10'].map((path) => readdirSync(join(tree, path)))).toEqual([
+      ['.git', 'file'],
+      ['.git', 'file'],
+    ]);
+  });
+
   test('H5 a URL of several lines names no further submodule', async () => {
     const payload = repository(named('lines-payload'), { owned: 'by a repository\n' });
     const commit = git(payload, 'rev-parse', 'HEAD');

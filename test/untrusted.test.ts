@@ -6,7 +6,7 @@ import { DEFAULT_TIMING, isBuildInput } from '../domain/build-input';
 import { takeDetour } from '../domain/detours';
 import { readJobResult } from '../domain/job-result';
 import { clusterQueue, ORCHESTRATOR_QUEUE, workerQueue } from '../domain/names';
-import { fieldOf, plainText } from '../domain/untrusted';
+import { cutText, fieldOf, plainText } from '../domain/untrusted';
 import { makeRules } from '../gateway/rules';
 import { TaskTokens } from '../gateway/task-tokens';
 
@@ -157,4 +157,9 @@ describe('what goes through the gateway can be read by an orchestrator', () => {
     expect(() => send({ failure: nested(21) })).toThrow('more than 20 causes');
     expect(() => send({ failure: nested(60) })).toThrow('more than 20 causes');
   });
+});
+
+test('R3 a text is never cut in the middle of a character', () => {
+  for (const most of [1, 2, 3, 4]) expect(cutText('a😀😀', most)).not.toMatch(/\p{Surrogate}/u);
+  expect(cutText('a😀😀', 3)).toBe('a😀');
 });

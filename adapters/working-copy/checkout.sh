@@ -33,6 +33,15 @@ lock() {
     echo $$ >"$1.held/pid"
   fi
 }
+# The same for one that nobody uses now: its fetch may take as long as a stranger's server likes.
+lock_idle() {
+  if command -v flock >/dev/null; then
+    exec 9>"$1.lock"
+    flock -n 9 || { exec 9>&-; return 1; }
+  else
+    mkdir "$1.held" 2>/dev/null && echo $$ >"$1.held/pid"
+  fi
+}
 # A process that git left behind, of SSH for one, may have the file open still.
 unlock() {
   ! command -v flock >/dev/null || flock -u 9
@@ -307,7 +316,7 @@ evict() {
     du -sk $mirrors_by_use | awk -v kib="$kib" '{ kib -= $1; if (kib < 0) print $2 }'
   } | sort -u | while IFS= read -r used; do
     mirror=$mirrors/$used
-    [ "$mirror" = "$(mirror_of "$url")" ] || { lock "$mirror"; rm -rf "$mirror"; unlock "$mirror"; }
+    [ "$mirror" = "$(mirror_of "$url")" ] || ! lock_idle "$mirror" || { rm -rf "$mirror"; unlock "$mirror"; }
   done
 }
 

@@ -39,7 +39,7 @@ fill_in() {
 # PATH SETTINGS -> the name of the one section that has this path; nothing unless it has one path and one URL
 name_of() {
   printf '%s\n' "$2" | P=$1 awk -F '\001' '
-    NF == 2 && $1 ~ /\.path$/ && $2 == ENVIRON["P"] { found++; name = substr($1, 11, length($1) - 15) }
+    NF == 2 && $1 ~ /\.path$/ && ($2 "") == (ENVIRON["P"] "") { found++; name = substr($1, 11, length($1) - 15) }
     { times[$1]++ }
     END { if (found == 1 && times["submodule." name ".path"] == 1 && times["submodule." name ".url"] == 1) print name }'
 }
