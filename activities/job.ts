@@ -178,7 +178,7 @@ async function removeIfOrphan(ports: JobPorts, lease: Lease & AttemptKey): Promi
   const name = containerName(attempt.runId, attempt.attempt);
   ports.log.warn({ ...attempt, cluster }, 'refused by the server as no longer the holder of this attempt; letting go');
   // A server that does not answer now: the sweep asks again.
-  const orphans = await ports.api.orphans({ worker: id, found: [attempt] }).catch(() => []);
+  const orphans = await ports.api.orphans({ worker: id, found: [attempt], isPart: true }).catch(() => []);
   if (orphans.length > 0 && !ports.held.has(name)) await ports.engines.at(lease).remove(name);
 }
 

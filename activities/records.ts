@@ -1,5 +1,6 @@
 // Owns the orchestrator's record-keeping activities: thin, idempotent writes to the store.
 // Registered by workers/orchestrator.ts; retried without end, since the store may be away for a while.
+import { Context } from '@temporalio/activity';
 import { readWorkerQueue, workerQueue } from '../domain/names';
 import type { Cause, Outcome } from '../domain/schemas/words';
 import type { MaintenanceState, RecordActivities } from './record-types';
@@ -19,7 +20,8 @@ export interface RecordPorts {
   placeRun(runId: string): Promise<{ cluster: string; move: number } | undefined>;
   readPriority(runId: string, stepMs: number): Promise<number>;
   expireBuild(buildId: string): Promise<unknown>;
-  finishBuild(buildId: string): Promise<{ outcome: Outcome; cause: Cause }>;
+  /** @param by id of the workflow that asks */
+  finishBuild(buildId: string, by: string | undefined): Promise<{ outcome: Outcome; cause: Cause }>;
   maintainCluster(maintenance: { cluster: string; id: string }): Promise<MaintenanceState>;
 }
 
@@ -47,7 +49,7 @@ export function makeRecordActivities(ports: RecordPorts): RecordActivities {
     placeRun: async ({ runId }) => (await ports.placeRun(runId)) ?? {},
     readPriority: async ({ runId, stepMs }) => ({ priority: await ports.readPriority(runId, stepMs) }),
     expireBuild: async ({ buildId }) => void (await ports.expireBuild(buildId)),
-    finishBuild: ({ buildId }) => ports.finishBuild(buildId),
+    finishBuild: ({ buildId }) => ports.finishBuild(buildId, Context.current().info.workflowExecution?.workflowId),
     maintainCluster: (maintenance) => ports.maintainCluster(maintenance),
   };
 }

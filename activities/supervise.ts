@@ -11,7 +11,7 @@ import type { HolderKey, Lease } from '../domain/schemas/worker-api';
 import type { ContainerExit, OutputFact } from '../adapters/engine';
 import { giveBack, HostsBeside, type HostBesideError } from './hosts-beside';
 import { collect } from './collect';
-import { isFenced, judge, judgeError, type Orders, type Verdict } from './judge';
+import { isFenced, judge, judgeError, letGoIf, type Orders, type Verdict } from './judge';
 import { ageOf, watchLimits } from './limits';
 import { capOf } from './log-cap';
 import { ShippedLog } from './shipped-log';
@@ -49,8 +49,13 @@ export async function supervise(
 
 type Supervised = { kind: 'judged'; verdict: Verdict } | { kind: 'waits'; reason: string };
 
-/** Removed first: the same attempt may come back at once. What an engine that is away keeps of it has no process. */
+/**
+ * Removed first: the same attempt may come back at once. What an engine that is away keeps of it has no process. Before that
+ * the server is asked who holds it: of a supervisor that was paused, another may have started it by now.
+ */
 async function handBack(ports: SupervisePorts, at: Named & { verdict: Verdict }): Promise<boolean> {
+  letGoIf(at.detach);
+  await ports.api.progress({ state: 'preparing' }, at.detach);
   await ports.engine.remove(at.name).catch((error: unknown) => {
     if ((error as Error).name !== 'EngineError' || isFenced(error)) throw error;
   });

@@ -232,6 +232,31 @@ describe.each(STORES)('on %s', (_, start) => {
     expect(await hostOf(at.cluster)).toMatchObject({ faults: 0, is_quarantined: false });
   });
 
+  test('H11 a host on trial takes one new run beside those that it had before its fault', async () => {
+    const at = await runsOn({ count: 4 });
+    await granted(at.runIds[0]!, at);
+    await sql`update leases set granted_at = granted_at - interval '1 minute' where run_id = ${at.runIds[0]!}::uuid`.execute(
+      db,
+    );
+    await fail(await granted(at.runIds[1]!, at));
+    await sql`update leases set state = 'released' where state = 'releasing'`.execute(db);
+    await recordProof(db, at.place, WELL);
+
+    expect(await ask(at.runIds[2]!, at)).toMatchObject({ kind: 'granted' });
+    expect(await ask(at.runIds[3]!, at)).toMatchObject({ kind: 'waiting' });
+  });
+
+  test('H9 H11 an attempt that has other hosts as well is not handed back: they would stay taken', async () => {
+    const at = await runsOn({ count: 1 });
+    const holder = await granted(at.runIds[0]!, at);
+    await machine(at.cluster, randomUUID(), { name: 'beside' });
+    await sql`insert into leases (host, slot, run_id, attempt, name, state, deadline_at, why)
+      select ${`${at.cluster}/beside`}, 0, run_id, attempt, 'board', 'granted', deadline_at, '' from leases
+      where token = ${holder.token}`.execute(db);
+
+    expect(await handBack(db, holder, BROKEN)).toBe(false);
+  });
+
   test('H11 an attempt that five hosts could not begin is handed back no more', async () => {
     const at = await runsOn({ count: 1 });
     const [runId] = at.runIds as [string];

@@ -57,7 +57,7 @@ import {
 } from '../adapters/store/runs';
 import { readStandings } from '../adapters/store/standings';
 import { DEFAULT_TIMING } from '../domain/build-input';
-import { workerQueue } from '../domain/names';
+import { buildWorkflowId, workerQueue } from '../domain/names';
 import { PutBlueprint } from '../domain/schemas/blueprints';
 import type { SshReach } from '../domain/schemas/hosts';
 import type { Cause } from '../domain/schemas/words';
@@ -317,6 +317,33 @@ describe.each(STORES)('on %s', (name, start) => {
       expect(await standingOf(third, cluster)).toMatchObject({ isCancelled: false });
       await closeRuns(db, [{ runId: second, cause: 'exit-code', message: '' }]);
       expect(await standingOf(third, cluster)).toMatchObject({ isCancelled: true });
+    });
+  });
+
+  describe('a workflow of before a rerun', () => {
+    test('B8 that asks late for the verdict closes nothing of the rerun', async () => {
+      const { row, runIds } = await makeBuild(db, { runs: [plannedRun('a'), plannedRun('b')] });
+      for (const runId of runIds) await closeRuns(db, [{ runId, cause: 'exit-code', message: '' }]);
+      const former = buildWorkflowId(row.project, row.number);
+      await finishBuild(db, row.id, former);
+      await beginRerun(db, row.id, { runs: 'all' });
+
+      await finishBuild(db, row.id, former);
+
+      expect(await readBuild(db, row.project, row.number)).toMatchObject({ state: 'queued', counts: { queued: 2 } });
+    });
+
+    test('B7 a cell that ended badly before the rerun of another stops nothing of it', async () => {
+      const cells = ['1', '2'].map((name) => plannedRun(name, { job: 'cell' }));
+      const { row, runIds } = await makeBuild(db, { runs: cells, jobs: [{ name: 'cell', failFast: true }] });
+      for (const runId of runIds) await closeRuns(db, [{ runId, cause: 'exit-code', message: '' }]);
+      await finishBuild(db, row.id);
+      await beginRerun(db, row.id, { runs: ['2'] });
+      const { cluster = '' } = (await listRuns(db, row.id))[0] ?? {};
+
+      const [standing] = await readStandings(db, cluster, [{ runId: runIds[1]!, attempt: 1 }]);
+
+      expect(standing).toMatchObject({ isCancelled: false });
     });
   });
 

@@ -2,7 +2,7 @@
 // Real folders of runs; one of them has a file system mounted in it, so that it cannot be removed. Needs root.
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Dockerode from 'dockerode';
@@ -64,6 +64,17 @@ test('H4 what builds leave is out of reach for other users of the machine, whate
   ];
 
   expect(folders.map((folder) => (statSync(folder).mode & 0o777).toString(8))).toEqual(['700', '700', '700']);
+  expect(readWorkerId(workerDir, 'local').id).toBe(id);
+});
+
+test('B5 a worker whose id was not written for want of disk gets one at its next start', () => {
+  const workerDir = join(dir, 'empty');
+  mkdirSync(workerDir);
+  writeFileSync(join(workerDir, 'local.id'), '');
+
+  const { id } = readWorkerId(workerDir, 'local');
+
+  expect(id).toMatch(/^[0-9a-f-]{36}$/);
   expect(readWorkerId(workerDir, 'local').id).toBe(id);
 });
 

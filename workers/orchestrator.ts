@@ -66,7 +66,7 @@ async function orchestrate(log: Logger): Promise<Running> {
         placeRun: (runId) => placeRun(db, runId),
         readPriority: (runId, stepMs) => readPriority(db, runId, stepMs),
         expireBuild: (buildId) => requestBuildCancel(db, buildId, 'build-timeout'),
-        finishBuild: (buildId) => finishBuild(db, buildId),
+        finishBuild: (buildId, by) => finishBuild(db, buildId, by),
         maintainCluster: (maintenance) => maintainCluster(db, maintenance),
       }),
       ...ledgerActivities(db),

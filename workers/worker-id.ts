@@ -1,6 +1,6 @@
 // Owns the folder of a worker and the id that it keeps there. Called by cluster-worker.ts when it starts.
 import { randomUUID } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SettingsError } from '../adapters/settings';
 
@@ -15,8 +15,15 @@ interface Identity {
 export function readWorkerId(dir: string, cluster: string): Identity {
   makePrivate(dir);
   const idFile = join(dir, `${cluster}.id`);
-  if (!existsSync(idFile)) writeFileSync(idFile, randomUUID(), { flag: 'wx' });
+  if (!existsSync(idFile) || statSync(idFile).size === 0) writeId(idFile);
   return { id: readFileSync(idFile, 'utf8').trim(), idFile, lastAliveAt: statSync(idFile).mtime };
+}
+
+/** Whole or not at all: on a full disk there would be an empty one, and a worker without an id from then on. */
+function writeId(idFile: string): void {
+  const draft = `${idFile}.${process.pid}`;
+  writeFileSync(draft, randomUUID(), { flush: true });
+  renameSync(draft, idFile);
 }
 
 /** Builds leave files below it, set-user-id programs among them: nobody else who has an account here may reach those. */

@@ -4,6 +4,7 @@ import { sql, type SelectQueryBuilder } from 'kysely';
 import { DEFAULT_PRIORITY } from '../../domain/priority';
 import type { Placement } from '../../domain/cluster-choice';
 import { askOf } from '../../domain/host-tag';
+import { buildWorkflowId } from '../../domain/names';
 import { judgeBuild, type JudgedRun } from '../../domain/verdict';
 import type { Plan } from '../../domain/schemas/plan';
 import type { BuildState, Cause, Outcome } from '../../domain/schemas/words';
@@ -236,8 +237,11 @@ export async function requestBuildCancel(
 /**
  * Judges a build from its runs, when nothing is to come any more. A run that is not finished by the rows is closed: whoever
  * said that it had ended has recorded nothing. Idempotent: a finished build keeps its verdict.
+ * @param by id of the workflow that asks. One of before a rerun may ask late, and changes nothing; absent: it is the rows' own
  */
-export async function finishBuild(db: Database, buildId: string): Promise<JudgedRun> {
+export async function finishBuild(db: Database, buildId: string, by?: string): Promise<JudgedRun> {
+  const former = await formerVerdict(db, buildId, by);
+  if (former) return former;
   const judged = await judgedRuns(db, buildId);
   const open = judged.filter(({ outcome }) => outcome === null).map(({ id }) => id);
   await closeRuns(
@@ -254,6 +258,20 @@ export async function finishBuild(db: Database, buildId: string): Promise<Judged
     .where('state', '<>', 'finished')
     .execute();
   return verdict;
+}
+
+/** @returns undefined: the build is still to be judged */
+async function formerVerdict(db: Database, buildId: string, by: string | undefined): Promise<JudgedRun | undefined> {
+  const build = await db
+    .selectFrom('builds')
+    .select(['project', 'number', 'reruns', 'outcome', 'cause'])
+    .where('id', '=', buildId)
+    .executeTakeFirstOrThrow();
+  const { project, number, reruns, outcome, cause } = build;
+  if (outcome !== null && cause !== null) return { outcome, cause };
+  if (by === undefined || by === buildWorkflowId(project, number, reruns)) return undefined;
+  const ended = (await judgedRuns(db, buildId)).filter((run) => run.outcome !== null);
+  return judgeBuild(ended as JudgedRun[]);
 }
 
 const NOT_RECORDED = 'its worker said that it had ended, and has recorded nothing';

@@ -265,7 +265,7 @@ export async function releaseCleaned(
     where leases.state in ${LIVE} and h.id = leases.host and h.worker = ${worker} and h.cluster = ${cluster}
       and (h.origin = 'worker' or h.name in (select jsonb_array_elements_text(${JSON.stringify(hosts)}::jsonb)))
       and a.run_id = leases.run_id and a.number = leases.attempt
-      and a.finished_at < now() - ${LIST_AGE_S} * interval '1 second'
+      and a.finished_at < now() - ${LIST_AGE_S} * interval '1 second' and not ${isHeld('leases')}
       and not exists (select 1 from jsonb_to_recordset(${JSON.stringify(found)}::jsonb) as f ("runId" uuid, attempt int)
         where f."runId" = leases.run_id and f.attempt = leases.attempt)`.execute(db);
 }

@@ -202,6 +202,8 @@ export interface HostRow {
   silent_ms: number;
   /** Its worker serves hosts beside its own machine. */
   serves_others: boolean;
+  /** Slots that were taken before its last fault. */
+  busy_before: number;
   /** Why its worker is refused now; null: it is not, as far as that is known. */
   refusal: string | null;
   /** Null: no blueprint made it. */
@@ -267,6 +269,8 @@ export async function listHosts(
         and ${IS_REFUSED})`.as('refusal'),
       sql<number[]>`(select coalesce(jsonb_agg(slot), '[]') from leases
         where leases.host = hosts.id and leases.state in ${LIVE})`.as('busy'),
+      sql<number>`(select count(*)::int from leases where leases.host = hosts.id and leases.state in ${LIVE}
+        and leases.granted_at <= hosts.faulted_at)`.as('busy_before'),
       MADE.as('made'),
     ])
     .where('removed_at', 'is', null)
@@ -296,7 +300,7 @@ export async function listOffers(
   return { hosts, silent, freeSlots };
 }
 
-/** As placement sees it. One that has failed is tried with one run at a time. */
+/** As placement sees it. One that has failed is tried with one run at a time, beside what it had before. */
 export function offerOf(host: HostRow, silentAfterMs: number): HostOffer {
   return {
     id: idOf(host),
@@ -304,7 +308,7 @@ export function offerOf(host: HostRow, silentAfterMs: number): HostOffer {
     labels: host.labels,
     machine: host.machine,
     isBare: host.engine !== 'docker',
-    slots: host.faults > 0 ? 1 : host.slots,
+    slots: host.faults > 0 ? Math.min(host.slots, host.busy_before + 1) : host.slots,
     busySlots: host.busy,
     workerId: host.worker ?? '',
     notAccepting: whyRefused(host, silentAfterMs),

@@ -26,7 +26,8 @@ export async function readStandings(
         or (exists (select 1 from jsonb_array_elements(b.plan_jobs) j
             where j ->> 'name' = r.spec ->> 'job' and (j ->> 'failFast')::boolean)
           and exists (select 1 from runs other where other.build_id = r.build_id and other.id <> r.id
-            and other.spec ->> 'job' = r.spec ->> 'job' and other.outcome in (${sql.join(BAD)})))), false) as "isCancelled"
+            and other.spec ->> 'job' = r.spec ->> 'job' and other.outcome in (${sql.join(BAD)})
+            and other.finished_at >= coalesce(b.rerun_at, b.created_at)))), false) as "isCancelled"
     from jsonb_to_recordset(${JSON.stringify(attempts)}::jsonb) as f ("runId" uuid, attempt int)
       left join runs r on r.id = f."runId" left join builds b on b.id = r.build_id
       left join attempts a on a.run_id = f."runId" and a.number = f.attempt`.execute(db);

@@ -246,6 +246,7 @@ export const RemainsList = z.strictObject({
   worker: z.uuid(),
   found: z.array(AttemptKey).max(10_000).describe('all of them: containers, folders, and what it supervises now'),
   hosts: z.array(z.string()).max(10_000).optional().describe('listed hosts that it could look at; absent: none'),
+  isPart: z.boolean().optional().describe('there may be more than what was found; absent: that is all'),
 });
 export const OrphanList = z.strictObject({ orphans: z.array(AttemptKey) });
 
