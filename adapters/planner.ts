@@ -37,12 +37,13 @@ export class PlannerError extends Error {
 export interface PlannerLimits {
   /** Of one text in the thread, ms. */
   deadlineMs: number;
-  /** Waiting texts of one caller, and of all. */
+  /** Characters of the waiting texts of one caller, and of all. */
   mostOfOne: number;
   most: number;
 }
-const SHORT: PlannerLimits = { deadlineMs: 10_000, mostOfOne: 1000, most: 4000 };
-const LONG: PlannerLimits = { deadlineMs: 10_000, mostOfOne: 16, most: 64 };
+const MEBI = 1024 ** 2;
+const SHORT: PlannerLimits = { deadlineMs: 10_000, mostOfOne: 8 * MEBI, most: 32 * MEBI };
+const LONG: PlannerLimits = { deadlineMs: 10_000, mostOfOne: 16 * MEBI, most: 64 * MEBI };
 /** Characters from which on a text is long. One with aliases may mean much more than it says. */
 const LONG_CHARACTERS = 8 * 1024;
 /** The same of a plan: a short text with a large matrix makes a long one. */
@@ -61,7 +62,7 @@ export class Planner {
 
   /** @param caller who takes turns with others @throws PlannerError */
   async ask(work: PlannerWork, caller: string): Promise<PlannerAnswer> {
-    const isLong = work.definition.length > LONG_CHARACTERS || /(?:^|[\s,[{])[&*][^\s&*]/.test(work.definition);
+    const isLong = work.definition.length > LONG_CHARACTERS || hasAliases(work.definition);
     if (isLong) return this.long.ask(work, caller);
     const answer = await this.short.ask({ ...work, mostCharacters: LONG_PLAN_CHARACTERS }, caller);
     const isLarge = answer.kind === 'refused' && answer.problems[0]?.code === 'plan-too-large';
@@ -73,6 +74,12 @@ export class Planner {
   }
 }
 
+/** A script may well have a star: an alias needs an anchor. */
+const hasAliases = (text: string): boolean => /(?:^|[\s,[{])&[^\s&]/.test(text) && /(?:^|[\s,[{])\*[^\s*]/.test(text);
+
+/** What waits for a text is worth some characters as well. */
+const sizeOf = (work: PlannerWork): number => work.definition.length + 1_000;
+
 interface Ask {
   work: PlannerWork;
   done: (answer: PlannerAnswer) => void;
@@ -82,7 +89,7 @@ interface Ask {
 /** One thread, and who waits for it. */
 class Lane {
   private readonly waiting = new Map<string, Ask[]>();
-  private count = 0;
+  private characters = 0;
   private thread: Worker | undefined;
   private current: (Ask & { timer: NodeJS.Timeout }) | undefined;
 
@@ -93,13 +100,15 @@ class Lane {
 
   ask(work: PlannerWork, caller: string): Promise<PlannerAnswer> {
     const own = this.waiting.get(caller) ?? [];
-    if (own.length >= this.limits.mostOfOne || this.count >= this.limits.most) {
+    const size = sizeOf(work);
+    const ofOne = own.reduce((sum, ask) => sum + sizeOf(ask.work), size);
+    if (ofOne > this.limits.mostOfOne || this.characters + size > this.limits.most) {
       throw new PlannerError('busy', 'too many project files wait to be read; try again in a moment');
     }
     return new Promise((done, fail) => {
       own.push({ work, done, fail });
       this.waiting.set(caller, own);
-      this.count += 1;
+      this.characters += size;
       this.next();
     });
   }
@@ -116,7 +125,7 @@ class Lane {
     this.waiting.delete(caller);
     if (own.length > 0) this.waiting.set(caller, own);
     if (!ask) return;
-    this.count -= 1;
+    this.characters -= sizeOf(ask.work);
     const { deadlineMs } = this.limits;
     const late = (): void =>
       this.giveUp(new PlannerError('too-costly', `the file takes more than ${deadlineMs} ms to read and to plan`));

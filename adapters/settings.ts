@@ -15,7 +15,7 @@ const Settings = z.object({
   SLIPWAY_DATA_DIR: z.string().default('.slipway').describe('folder of all state of this machine'),
   SLIPWAY_LISTEN: listen.default('127.0.0.1:7333').describe('address of API and page'),
   SLIPWAY_TRIGGER_LISTEN: listen.optional().describe('address that alone takes triggers; default: SLIPWAY_LISTEN'),
-  SLIPWAY_URL: z.url().optional().describe('base URL that people and workers reach the API under'),
+  SLIPWAY_URL: z.url().optional().describe('base URL that people reach the API under'),
   SLIPWAY_ALLOWED_HOSTS: z
     .string()
     .default('')
@@ -167,7 +167,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
     workerDir: settings.SLIPWAY_WORKER_DIR ?? join(dataDir, 'worker'),
     releaseKeys: wordsIn(settings.SLIPWAY_RELEASE_KEYS),
     localRepositories: wordsIn(settings.SLIPWAY_LOCAL_REPOSITORIES),
-    baseUrl: (settings.SLIPWAY_URL ?? `http://${settings.SLIPWAY_LISTEN}`).replace(/\/+$/, ''),
+    baseUrl: (settings.SLIPWAY_URL ?? urlHere(settings.SLIPWAY_LISTEN)).replace(/\/+$/, ''),
     gatewayUrl: urlHere(settings.SLIPWAY_GATEWAY_LISTEN, settings.SLIPWAY_GATEWAY_TLS_CERT ? 'https' : 'http'),
   };
 }

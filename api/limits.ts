@@ -5,8 +5,9 @@ import { peerOf } from './caller';
 import { Refusal } from './problem';
 
 export interface Limits {
-  /** Bytes of bodies that are being received. */
+  /** Bytes of bodies that are being received, of people and of each cluster's workers. */
   bodies: Room;
+  workerBodies: Room;
   /** Open streams of live logs. */
   readers: Room;
   triggers: Rates;
@@ -16,6 +17,7 @@ const MEBIBYTE = 1024 ** 2;
 
 export const makeLimits = (): Limits => ({
   bodies: new Room({ ofOne: 64 * MEBIBYTE, ofAll: 192 * MEBIBYTE }),
+  workerBodies: new Room({ ofOne: 64 * MEBIBYTE, ofAll: 192 * MEBIBYTE }),
   readers: new Room({ ofOne: 256, ofAll: 2048 }),
   triggers: new Rates({ atOnce: 500, perSecond: 20 }),
 });

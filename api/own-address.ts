@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import type { RequestHandler } from 'express';
 import type { Settings } from '../adapters/settings';
 import { readListen } from '../adapters/settings';
+import { OF_WORKERS } from './json-body';
 import { Refusal } from './problem';
 
 /** What this server is called. */
@@ -33,7 +34,9 @@ export function readOwnAddress(
   const { baseUrl, SLIPWAY_LISTEN: listen, SLIPWAY_TRIGGER_LISTEN: apart, SLIPWAY_ALLOWED_HOSTS: more } = settings;
   const { hostname, origin } = new URL(baseUrl);
   const listened = [listen, ...(apart === undefined ? [] : [apart])].map((address) => readListen(address).host);
-  const names = [LOOPBACK, hostname, ...listened, ...more.split(',')].map((name) => name.trim().toLowerCase());
+  const names = [LOOPBACK, hostname, ...listened, ...more.split(',')].map((name) =>
+    name.trim().toLowerCase().replace(/:\d+$/, ''),
+  );
   return { names: new Set(names.filter((name) => name !== '')), origin };
 }
 
@@ -76,6 +79,8 @@ function isOwnOrigin(origin: string | undefined, host: string | undefined, own: 
 
 export function requireOwnAddress(own: OwnAddress): RequestHandler {
   return (request, _response, next) => {
+    // No page has a worker's token; and a fleet may know this server by a name that nobody has told it.
+    if (OF_WORKERS.test(request.path)) return next();
     const { host, origin, 'sec-fetch-site': site } = request.headers;
     next(whyForeign({ method: request.method, host, origin, site: typeof site === 'string' ? site : undefined }, own));
   };

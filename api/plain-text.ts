@@ -15,6 +15,15 @@ export const requirePlainPath: RequestHandler = (request, _response, next) => {
 /** @param raw the body as it came @returns whether its values have to be looked at */
 export const isSuspect = (raw: Buffer): boolean => SUSPECT.test(raw.toString('latin1'));
 
+/**
+ * For JSON.parse: half characters become a space, since texts of a stranger may have been cut. NUL does so in messages alone,
+ * which are for people; a name with NUL is no name.
+ */
+export function makePlain(key: string, value: unknown): unknown {
+  if (typeof value !== 'string') return value;
+  return value.replace(key === 'message' ? /[\0\p{Surrogate}]/gu : /\p{Surrogate}/gu, ' ');
+}
+
 interface Found {
   value: unknown;
   key: string;

@@ -4,13 +4,13 @@ import { existsSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
-import express, { type Express, type NextFunction, type Request, type RequestHandler } from 'express';
+import express, { type Express } from 'express';
 import helmet from 'helmet';
 import type { ApiContext } from './context';
-import { requireRoom } from './limits';
+import { readJson } from './json-body';
 import { requireOwnAddress } from './own-address';
-import { isSuspect, requirePlainPath, whyNotPlain } from './plain-text';
-import { errorHandler, Refusal, unknownRoute } from './problem';
+import { requirePlainPath } from './plain-text';
+import { errorHandler, unknownRoute } from './problem';
 import { artifactRoutes } from './routes/artifacts';
 import { blueprintRoutes } from './routes/blueprints';
 import { buildRoutes } from './routes/builds';
@@ -77,54 +77,9 @@ function makeBare(context: ApiContext): Express {
       },
     }),
   );
-  app.use(requireOwnAddress(context.ownAddress), requirePlainPath, readJson(context));
+  app.use(requireOwnAddress(context.ownAddress), requirePlainPath);
+  app.use(readJson({ limit: context.maxBodyBytes, room: context.limits.bodies }));
   return app;
-}
-
-/** Their bodies are bytes, whatever content type a client names. */
-const TAKES_BYTES = /^\/v1\/(?:worker\/attempts\/[^/]+\/[^/]+\/(?:log|artifacts)|clusters\/[^/]+\/release)$/;
-/** What workers say is covered by their token, which no page can send for them. */
-const OF_WORKERS = /^\/v1\/worker\//;
-
-/**
- * A body in any other format is refused: ignored, it would trigger a build without the parameters that it names.
- * A POST says that it is JSON even without a body: a page of another origin cannot say so without asking first.
- */
-function readJson({ maxBodyBytes: limit, limits }: ApiContext): RequestHandler {
-  const admit = requireRoom(limits.bodies, limit);
-  const suspects = new WeakSet<object>();
-  const parse = express.json({
-    limit,
-    type: ['application/json', 'application/*+json'],
-    verify: (request, _response, raw) => void (isSuspect(raw) && suspects.add(request)),
-  });
-  return (request, response, next) => {
-    if (TAKES_BYTES.test(request.path)) return next();
-    // Nothing may be thrown in here: the parser calls it outside of Express.
-    const check: NextFunction = (error?: unknown) => {
-      next(error ?? whyUnread(request) ?? (suspects.has(request) ? whyNotPlain(request.body) : undefined));
-    };
-    admit(request, response, (refusal?: unknown) => {
-      if (refusal === undefined) parse(request, response, check);
-      else next(refusal);
-    });
-  };
-}
-
-const NOT_JSON = 'send it with the header Content-Type: application/json, and the body, if there is one, as JSON';
-
-function whyUnread(request: Request): Refusal | undefined {
-  const isPost = request.method === 'POST' && !OF_WORKERS.test(request.path);
-  const isOdd = request.body === undefined && (hasBody(request) || (isPost && !isJson(request)));
-  return isOdd ? new Refusal(415, 'not-json', NOT_JSON) : undefined;
-}
-
-/** Also of a request without a body, where Express's own `is` says nothing. */
-const isJson = (request: Request): boolean =>
-  /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(request.get('content-type') ?? '');
-
-function hasBody({ headers }: Request): boolean {
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
 function finish(app: Express, context: ApiContext): Express {

@@ -29,6 +29,8 @@ export class Troubles {
     return (request, response, next) => {
       const call = request.path.split('/').at(-1) ?? '';
       response.once('finish', () => {
+        // What a stranger is told says nothing of the server.
+        if (response.locals['worker'] === undefined) return;
         const failure: unknown = response.locals['failure'];
         this.note(call, typeof failure === 'string' ? failure : null);
       });

@@ -273,7 +273,7 @@ export class Client {
       try {
         yield* this.chunks(`${log}/events?offset=${at.byte}${attemptOf(place)}`, at);
       } catch (error) {
-        if (isFinal(error)) throw error;
+        if (isFinal(error) && !isBusy(error)) throw error;
       }
       if (!at.ended) await sleep(RETRY_MS);
     }
@@ -364,6 +364,8 @@ export class Client {
 const attemptOf = ({ attempt }: RunPlace): string => (attempt === undefined ? '' : `&attempt=${attempt}`);
 
 /** A refusal stays one; a server that is away or fails may be back. */
+const isBusy = (error: unknown): boolean => error instanceof ClientError && error.answer?.status === 429;
+
 export function isFinal(error: unknown): boolean {
   return error instanceof ClientError && error.answer !== undefined && error.answer.status < 500;
 }

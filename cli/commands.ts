@@ -22,7 +22,7 @@ export function validate(path: string, output: Output): number {
     for (const problem of read.problems) output.out(oneLine(formatProblem(file, problem)));
     return EXIT.failed;
   }
-  const names = read.file.triggers.map((trigger) => trigger.name).join(', ');
+  const names = read.file.triggers.map((trigger) => oneLine(trigger.name)).join(', ');
   output.out(`${file}: valid; triggers: ${names}`);
   return EXIT.passed;
 }
@@ -73,7 +73,7 @@ function describePlan(plan: Plan, digest: string): string {
       .map(([key, value]) => `${key}=${value}`)
       .join(' '),
   ]);
-  const head = `trigger ${plan.trigger}: ${plan.runs.length} run${plan.runs.length === 1 ? '' : 's'}`;
+  const head = `trigger ${oneLine(plan.trigger)}: ${plan.runs.length} run${plan.runs.length === 1 ? '' : 's'}`;
   return `${head}\n${table(rows)}\nplan ${digest}`;
 }
 

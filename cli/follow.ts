@@ -82,10 +82,12 @@ class Streams {
       const next = this.waiting.shift();
       if (next === undefined) return;
       const key = `${next.run}/${next.attempt}`;
-      const done = this.print(next).finally(() => {
-        this.open.delete(key);
-        this.fill();
-      });
+      const done = this.print(next)
+        .catch((error: unknown) => this.output.err(`${key}: ${(error as Error).message}`))
+        .finally(() => {
+          this.open.delete(key);
+          this.fill();
+        });
       this.open.set(key, done);
     }
   }

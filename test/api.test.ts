@@ -12,6 +12,7 @@ import { importJWK, SignJWT, type JWK } from 'jose';
 import type { z } from 'zod';
 import type { ApiContext } from '../api/context';
 import { makeLimits } from '../api/limits';
+import { Troubles } from '../api/troubles';
 import { makeApp } from '../api/server';
 import { embeddedUrl } from '../adapters/embedded-database';
 import { openStore, type Database } from '../adapters/store/connect';
@@ -469,7 +470,8 @@ describe('a refusal', () => {
     path.startsWith('/v1/worker/') ? sign() : Promise.resolve(ADMIN_TOKEN);
 
   /** Only its routes are looked at, so what they would work with is left out. */
-  const emptyContext = () => ({ limits: makeLimits() }) as unknown as ApiContext;
+  const emptyContext = () =>
+    ({ limits: makeLimits(), troubles: new Troubles(async () => undefined) }) as unknown as ApiContext;
 
   interface Layer {
     route?: { path: string; methods: Record<string, boolean> };

@@ -1,7 +1,7 @@
 // Proves who may drive the API from a browser: by which names it answers, and whose pages may change something.
 // Pure: requests are given by what their headers say.
 import { readSettings } from '../adapters/settings';
-import { readOwnAddress, whyForeign, type Approach } from '../api/own-address';
+import { readOwnAddress, requireOwnAddress, whyForeign, type Approach } from '../api/own-address';
 
 const own = readOwnAddress(
   readSettings({
@@ -81,4 +81,13 @@ test.each<Partial<Approach>>([
     expect(answer({ method, ...approach })).toBe('403 foreign-page');
   }
   expect(answer(approach)).toBe('passes');
+});
+
+test('U10 a fleet may know the server by any name: what workers say is covered by their token', () => {
+  const next = jest.fn();
+  const request = { path: '/v1/worker/hello', method: 'POST', headers: { host: 'slipway-api:7333' } };
+
+  requireOwnAddress(own)(request as never, {} as never, next);
+
+  expect(next).toHaveBeenCalledWith();
 });

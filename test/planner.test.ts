@@ -80,7 +80,7 @@ test('P5 a short text with a large plan is planned like any other', async () => 
 });
 
 test('O6 a file that takes longer than it may is refused, and the next one is read by another thread', async () => {
-  const planner = newPlanner({ deadlineMs: 1, mostOfOne: 10, most: 10 });
+  const planner = newPlanner({ deadlineMs: 1, mostOfOne: 1024 ** 2, most: 1024 ** 2 });
 
   await expect(planner.ask({ definition: DEAR }, 'me')).rejects.toMatchObject({ reason: 'too-costly' });
 
@@ -88,7 +88,8 @@ test('O6 a file that takes longer than it may is refused, and the next one is re
 });
 
 test('O6 callers take turns, and one that asks for too much at once is told to come again', async () => {
-  const planner = newPlanner({ deadlineMs: 60_000, mostOfOne: 3, most: 5 });
+  const size = SHORT.length + 1_000;
+  const planner = newPlanner({ deadlineMs: 60_000, mostOfOne: 3 * size, most: 5 * size });
   const order: string[] = [];
   const ask = async (caller: string): Promise<void> => {
     await planner.ask({ definition: SHORT }, caller);
@@ -103,4 +104,15 @@ test('O6 callers take turns, and one that asks for too much at once is told to c
 
   // The first was in the thread already when the others came.
   expect(order).toEqual(['flood', 'flood', 'other', 'flood', 'other', 'flood']);
+});
+
+test('F3 a hundred asks at once for a file with a star in its script are all planned', async () => {
+  const planner = newPlanner();
+  const definition = oneRun('cc *.c -o a && ./a');
+
+  const answers = await Promise.all(
+    Array.from({ length: 100 }, () => planner.ask({ definition, plan: { params: {} } }, 'me')),
+  );
+
+  expect(new Set(answers.map(({ kind }) => kind))).toEqual(new Set(['plan']));
 });

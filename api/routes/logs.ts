@@ -101,15 +101,15 @@ async function sendEvents(context: ApiContext, request: Request<RunPath>, respon
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
   });
+  if (request.method === 'HEAD') return void response.end();
   response.write('retry: 500\n\n');
   let spokeAt = Date.now();
   while (!signal.aborted) {
     const now = await look(context, request.params, place);
     place.attempt = now.attempt;
     if (now.bytes > at) {
-      for await (const bytes of readShared(context, { ...place, fromByte: at, toByte: now.bytes })) {
-        at = await writeChunks(response, { at, bytes, signal });
-      }
+      const pieces = readShared(context, { ...place, fromByte: at, toByte: now.bytes });
+      at = await writePieces(response, pieces, { at, signal });
       spokeAt = Date.now();
     } else if (now.complete) {
       response.end(
@@ -123,6 +123,19 @@ async function sendEvents(context: ApiContext, request: Request<RunPath>, respon
     await sleep(LOOK_MS, undefined, { signal }).catch(() => undefined);
   }
   response.end();
+}
+
+/** Until the reader has gone. @returns where it is now */
+async function writePieces(
+  response: Response,
+  pieces: AsyncIterable<Buffer>,
+  { at, signal }: { at: number; signal: AbortSignal },
+): Promise<number> {
+  for await (const bytes of pieces) {
+    at = await writeChunks(response, { at, bytes, signal });
+    if (signal.aborted) break;
+  }
+  return at;
 }
 
 function resumeAt(lastEventId: string | undefined, offset: number): number {

@@ -32,6 +32,7 @@ import { version } from '../../package.json';
 import type { MachineFacts } from '../../domain/schemas/hosts';
 import * as shapes from '../../domain/schemas/worker-api';
 import type { ApiContext } from '../context';
+import { readWorkerJson } from '../json-body';
 import { requireRoom } from '../limits';
 import { Refusal } from '../problem';
 import { sendRelease } from './releases';
@@ -46,6 +47,8 @@ export function workerRoutes(context: ApiContext): Router {
   const router = Router();
   const attempt = '/v1/worker/attempts/:runId/:attempt';
   router.use('/v1/worker', context.troubles.watch(), requireWorker(context));
+  const bodies = { limit: context.maxBodyBytes, room: context.limits.workerBodies };
+  router.use('/v1/worker', readWorkerJson(bodies, clusterOf));
 
   router.post('/v1/worker/hello', async (request, response) => {
     response.json(await greet(context, shapes.Hello.parse(request.body), workerOf(response)));
@@ -108,11 +111,10 @@ export function workerRoutes(context: ApiContext): Router {
 
 /** An append of a log: asked for before a byte of it is read, so that a worker that may not sends nothing into our memory. */
 function takeLog(context: ApiContext): RequestHandler[] {
-  const clusterOf = (response: Response): string => `cluster ${workerOf(response).cluster}`;
   return [
     beforeBytes(context),
-    requireRoom(context.limits.bodies, LOG_LIMIT_BYTES, (_request, response) => clusterOf(response)),
-    express.raw({ type: () => true, limit: LOG_LIMIT_BYTES }),
+    requireRoom(context.limits.workerBodies, LOG_LIMIT_BYTES, clusterOf),
+    express.raw({ type: () => true, limit: LOG_LIMIT_BYTES, inflate: false }),
     async (request, response) => {
       const { offset } = LogQuery.parse(request.query);
       const bytes = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
@@ -121,6 +123,9 @@ function takeLog(context: ApiContext): RequestHandler[] {
     },
   ];
 }
+
+/** Whose room a body takes. */
+const clusterOf = (_request: Request, response: Response): string => `cluster ${workerOf(response).cluster}`;
 
 function takeBack({ db }: ApiContext): RequestHandler {
   return async (request, response) => {
@@ -175,11 +180,11 @@ async function lease(context: ApiContext, ask: shapes.LeaseAsk, who: WorkerIdent
 
 async function tellOrphans(
   { db }: ApiContext,
-  { worker, found, hosts = [] }: z.infer<typeof shapes.RemainsList>,
+  { worker, found, hosts = [], isPart = false }: z.infer<typeof shapes.RemainsList>,
   who: WorkerIdentity,
 ): Promise<z.infer<typeof shapes.OrphanList>> {
   requireSelf(who, { worker, cluster: who.cluster });
-  await releaseCleaned(db, { ...who, hosts }, found);
+  if (!isPart) await releaseCleaned(db, { ...who, hosts }, found);
   return { orphans: await findOrphans(db, who.cluster, found) };
 }
 
