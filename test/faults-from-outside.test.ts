@@ -29,7 +29,7 @@ beforeAll(async () => {
   clocks = { worker: new MovedClock(dir, 'worker'), servers: new MovedClock(dir, 'servers') };
   house = await House.open({
     gateway: true,
-    env: clocks.servers.env,
+    env: { ...clocks.servers.env, SLIPWAY_SERVER_MIN_FREE_BYTES: '0' },
     roleEnv: async (at) => {
       disk = new SmallDisk(join(at.dir, 'blobs'), 64 * 1024 * 1024);
       return { worker: clocks.worker.env };

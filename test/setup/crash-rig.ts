@@ -82,6 +82,7 @@ export async function openCrashRig(slots: number): Promise<CrashRig> {
     env: {
       SLIPWAY_HEARTBEAT_TIMEOUT_MS: String(TIMES.heartbeatMs),
       SLIPWAY_REATTACH_GRACE_MS: String(TIMES.graceMs),
+      SLIPWAY_SERVER_MIN_FREE_BYTES: '0',
     },
     roleEnv: async ({ url, temporal, dir }) => {
       blobsDisk = new SmallDisk(join(dir, 'blobs'), BLOBS_BYTES);
