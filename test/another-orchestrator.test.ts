@@ -1,5 +1,6 @@
 // Proves that a build goes on in another orchestrator whichever order its records were answered in: its history fits the
 // code that made it. Real Temporal; workers and store are scripted.
+import { randomUUID } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
@@ -123,7 +124,7 @@ test('B4 B11 two runs lost their supervisors at once, the store answered one by 
 }, 90_000);
 
 describe('a run that is cancelled while its worker is silent', () => {
-  const OWN = workerQueue(CLUSTER, 'silent');
+  const OWN = workerQueue(CLUSTER, randomUUID());
   let closed: string[];
   beforeEach(async () => {
     closed = [];

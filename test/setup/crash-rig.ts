@@ -41,7 +41,10 @@ const RECORDS = {
   closeAttempt: { before: LOCK, after: LOCK },
   locateAttempt: { before: LOCATE, after: LOCATE },
   expireBuild: { before: EXPIRE, after: EXPIRE },
-  finishBuild: { before: /select "name", "outcome", "cause" from "runs"/, after: /update "builds" set "state"/ },
+  finishBuild: {
+    before: /select "project", "number", "reruns", "outcome", "cause" from "builds"/,
+    after: /update "builds" set "state"/,
+  },
 };
 export type RecordName = keyof typeof RECORDS;
 export const RECORD_CALLS = Object.keys(RECORDS) as RecordName[];
@@ -169,7 +172,13 @@ function holdOnce(nameOf: (id: string) => Promise<string | undefined>) {
   };
 }
 
-const API_CALLS: Record<string, CallName> = { log: 'log', artifacts: 'artifact', result: 'result', release: 'release' };
+const API_CALLS: Record<string, CallName> = {
+  log: 'log',
+  collecting: 'collecting',
+  artifacts: 'artifact',
+  result: 'result',
+  release: 'release',
+};
 
 /** Which call of which attempt this is; undefined: none that is ever held. */
 function readCall({ method, path, body }: Call): { name: CallName; runId: string; attempt: number } | undefined {
@@ -191,7 +200,7 @@ function readCall({ method, path, body }: Call): { name: CallName; runId: string
 function readProgress(body: Buffer): CallName | undefined {
   const { state, starting } = JSON.parse(body.toString()) as { state: string; starting?: boolean };
   if (starting) return 'starting';
-  return state === 'running' || state === 'collecting' ? state : undefined;
+  return state === 'running' ? state : undefined;
 }
 
 function readDockerCall(method: string, path: string): CallName | undefined {
