@@ -9,7 +9,7 @@ export interface RecordActivities {
   /**
    * Where an attempt is being worked on; undefined when nobody got it yet. @param attempt.absentQueue of a worker that was
    * waited for in vain: a listed host of its is given to another @param attempt.waitedMs for how long
-   * @returns `isHeard`: its worker said hello to the API meanwhile; `isDoorShut`: no worker of its cluster could, so it may be
+   * @returns `isHeard`: its worker said hello to the API meanwhile; `isDoorShut`: no worker at all could, so it may be
    * the gateway that is away, and not the host
    */
   locateAttempt(attempt: {

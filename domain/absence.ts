@@ -5,7 +5,7 @@ const DOOR_GRACES = 5;
 
 /**
  * @param found what the store knows of its worker. Heard: it is there, but slow to start, or Temporal does not reach it.
- *   Door shut: nobody of its cluster was heard, so nothing says that this host is lost, and nobody could take over.
+ *   Door shut: nobody of any cluster was heard, so nothing says that this host is lost, and nobody could take over.
  * @param stoppedMs how long a worker is waited for that said that it stops, ms
  * @returns the time after which its host counts as lost, ms; 0: now
  */

@@ -215,7 +215,7 @@ test.each([
   ['B6', 'nobody hears: lost at once', { isHeard: false, isDoorShut: false }, 0],
   ['B6', 'an older store did not ask for', {}, 0],
   ['B5', 'says hello: as long as one that was stopped', { isHeard: true, isDoorShut: false }, 60_000],
-  ['B5', 'is of a cluster that nobody is heard of: minutes', { isHeard: false, isDoorShut: true }, 300_000],
+  ['B5', 'is silent like everybody else: minutes', { isHeard: false, isDoorShut: true }, 300_000],
 ])('%s a worker that did not come and that %s', (...[, , found, graceMs]) => {
   expect(absenceGraceMs(found, 60_000)).toBe(graceMs);
 });

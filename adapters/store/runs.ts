@@ -273,10 +273,11 @@ export async function locateAttempt(
       sql<boolean>`exists (select 1 from workers w where w.cluster = runs.cluster
         and w.id::text = coalesce(hosts.worker, attempts.worker)
         and w.last_seen_at > now() - ${waitedMs} * interval '1 millisecond')`.as('isHeard'),
-      sql<boolean>`(not exists (select 1 from workers w where w.cluster = runs.cluster and w.enlisted_at is not null
+      sql<boolean>`(not exists (select 1 from workers w where w.enlisted_at is not null
           and w.last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')
-        or exists (select 1 from clusters c where c.name = runs.cluster
-          and c.door_opened_at > now() - ${waitedMs} * interval '1 millisecond'))`.as('isDoorShut'),
+        or exists (select 1 from clusters c where c.door_opened_at > now() - ${waitedMs} * interval '1 millisecond'))`.as(
+        'isDoorShut',
+      ),
     ])
     .where('attempts.run_id', '=', runId)
     .where('attempts.number', '=', number)

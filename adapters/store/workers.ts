@@ -33,16 +33,15 @@ const MAX_NEW_A_MINUTE = 200;
 
 /**
  * Registers a worker, or says that it is still there. Where the cluster enlists by itself, a new one counts at once; one
- * that was dismissed stays so. After a while without any worker of the cluster the cluster's row says when that ended: its
- * door may have been shut (see locateAttempt). @returns whether it is enlisted; undefined: there are too many, so it was not registered
+ * that was dismissed stays so. After a while without any worker at all the cluster's row says when that ended: the door of the
+ * fleets may have been shut (see locateAttempt). @returns whether it is enlisted; undefined: there are too many, so it was not registered
  */
 export async function recordWorker(db: Database, hello: Hello): Promise<boolean | undefined> {
   const { worker, cluster, slots, version, notAccepting = null, load = null, freeDiskBytes = null } = hello;
   const { rows } = await sql<{ enlisted: boolean }>`
     with door as (
       update clusters set door_opened_at = now() where name = ${cluster} and not exists (
-        select 1 from workers where cluster = ${cluster} and enlisted_at is not null
-          and last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')
+        select 1 from workers where enlisted_at is not null and last_seen_at > now() - ${SILENT_AFTER_MS} * interval '1 millisecond')
     )
     insert into workers (id, cluster, enlisted_at, slots, version, not_accepting, load, free_disk_bytes)
     select ${worker}::uuid, c.name, case when c.enlist_automatically then now() end, ${slots}::int, ${version}::text,
